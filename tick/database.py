@@ -1,0 +1,190 @@
+"""The connection and the schema: how tick reaches Postgres, and how its tables come to be."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import AsyncConnection, sql
+
+from .errors import ConfigurationError, DatabaseUnavailable, MigrationError, NotMigrated
+
+CONNECT_TIMEOUT = 5
+LOCK_TIMEOUT = "5s"
+MIGRATION_LOCK = 7236483109254801
+# What other tools' connection strings carry and libpq refuses.
+_FOREIGN_OPTIONS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "supa"}
+
+
+def normalise_url(url: str) -> str:
+    """The URL as libpq takes it: without SQLAlchemy's driver suffix and other tools' options."""
+    url = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url.strip())
+    if not re.match(r"postgres(?:ql)?://", url):
+        return url
+    parts = urlsplit(url)
+    options = [(k, v) for k, v in parse_qsl(parts.query) if k not in _FOREIGN_OPTIONS]
+    return urlunsplit(parts._replace(query=urlencode(options)))
+
+
+@asynccontextmanager
+async def connect(url: str) -> AsyncIterator[AsyncConnection]:
+    """One connection, closed at the end. No session state, so that a transaction-mode pooler will do."""
+    connection = await open_connection(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def open_connection(url: str) -> AsyncConnection:
+    """Connect within 5 seconds, or raise DatabaseUnavailable."""
+    try:
+        return await AsyncConnection.connect(
+            normalise_url(url),
+            autocommit=True,
+            # A statement prepared on one server connection of a pooler is unknown, or another's, on the next.
+            prepare_threshold=None,
+            connect_timeout=CONNECT_TIMEOUT,
+        )
+    except psycopg.ProgrammingError as error:
+        raise ConfigurationError(f"DATABASE_URL is not usable: {error}") from None
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"Postgres cannot be reached: {one_line(error)}") from None
+
+
+def one_line(error: BaseException) -> str:
+    """An error's message without its line breaks, or its type when it has none."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def in_schema(statement: str, schema: str) -> str:
+    """The statement with tick's schema under another name."""
+    if schema == "tick":
+        return statement
+    renamed = re.sub(r"\btick\.(?=\w)", f"{schema}.", statement)
+    return renamed.replace("schema if not exists tick;", f"schema if not exists {schema};")
+
+
+class Migration:
+    """One numbered file of migrations/."""
+
+    def __init__(self, path: Path) -> None:
+        self.number = int(path.name.split("_")[0])
+        self.name = path.stem
+        self.text = path.read_text(encoding="utf-8")
+        self.checksum = hashlib.sha256(self.text.encode()).hexdigest()
+
+    def body(self, schema: str) -> str:
+        """The statements between the file's own `begin;` and `commit;`."""
+        start, end = self.text.index("\nbegin;\n") + 8, self.text.rindex("\ncommit;")
+        return in_schema(self.text[start:end], schema)
+
+
+def migrations() -> list[Migration]:
+    """All of them, in order: from the wheel, or from the checkout."""
+    package = Path(__file__).parent
+    folders = (package / "migrations", package.parent / "migrations")
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise ConfigurationError(f"no migrations/ beside {package}: the installation is incomplete")
+    return sorted((Migration(path) for path in folder.glob("[0-9]*.sql")), key=lambda m: m.number)
+
+
+async def applied(connection: AsyncConnection, schema: str) -> dict[int, tuple[str, str | None]]:
+    """Number to (name, checksum) of every migration that the database says it has."""
+    try:
+        rows = await connection.execute(
+            sql.SQL("select number, name, checksum from {}.migrations").format(sql.Identifier(schema))
+        )
+        return {number: (name, checksum) for number, name, checksum in await rows.fetchall()}
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
+        return {}
+
+
+async def pending(connection: AsyncConnection, schema: str) -> list[Migration]:
+    """Those still to apply. Raises MigrationError if an applied one has changed or is missing here."""
+    known, done = migrations(), await applied(connection, schema)
+    _check_history(known, done)
+    return [migration for migration in known if migration.number not in done]
+
+
+def _check_history(known: list[Migration], done: dict[int, tuple[str, str | None]]) -> None:
+    files = {migration.number: migration for migration in known}
+    for number, (name, checksum) in sorted(done.items()):
+        if number not in files:
+            raise MigrationError(
+                f"the database has migration {name}, whose file is missing here: "
+                "this version of tick is older than the database's; upgrade it, or restore the file"
+            )
+        if checksum is not None and files[number].checksum != checksum:
+            raise MigrationError(
+                f"migrations/{files[number].name}.sql has changed since it was applied; "
+                "restore it, and put the change into a new migration"
+            )
+
+
+async def migrate(connection: AsyncConnection, schema: str = "tick") -> list[str]:
+    """Apply what is pending, each file in a transaction of its own; the names applied."""
+    done = []
+    for migration in await pending(connection, schema):
+        if await _apply(connection, migration, schema):
+            done.append(migration.name)
+    await _fill_checksums(connection, schema)
+    return done
+
+
+async def _apply(connection: AsyncConnection, migration: Migration, schema: str) -> bool:
+    async with connection.transaction():
+        await connection.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+        # Another process may have applied it while this one waited for the lock.
+        if await _is_applied(connection, migration, schema):
+            return False
+        await connection.execute(migration.body(schema).encode())
+        await connection.execute(
+            sql.SQL("update {}.migrations set checksum = %s where number = %s").format(
+                sql.Identifier(schema)
+            ),
+            [migration.checksum, migration.number],
+        )
+    return True
+
+
+async def _is_applied(connection: AsyncConnection, migration: Migration, schema: str) -> bool:
+    table = f"{schema}.migrations"
+    exists = await connection.execute("select to_regclass(%s) is not null", [table])
+    if not (await exists.fetchone() or [False])[0]:
+        return False
+    return migration.number in await applied(connection, schema)
+
+
+async def _fill_checksums(connection: AsyncConnection, schema: str) -> None:
+    """Give a checksum to the migrations that psql applied."""
+    statement = sql.SQL(
+        "update {}.migrations set checksum = %s where number = %s and checksum is null"
+    ).format(sql.Identifier(schema))
+    for migration in migrations():
+        await connection.execute(statement, [migration.checksum, migration.number])
+
+
+def export(schema: str = "tick", *, only: list[Migration] | None = None) -> str:
+    """The migrations as one SQL script, for `psql` or a reviewer."""
+    chosen = migrations() if only is None else only
+    return "\n".join(in_schema(migration.text, schema) for migration in chosen)
+
+
+async def not_migrated(connection: AsyncConnection, schema: str) -> NotMigrated | None:
+    """What a tick says when a table is missing: which migrations, and what to run."""
+    missing = [migration.name for migration in await pending(connection, schema)]
+    return NotMigrated(schema, missing) if missing else None
+
+
+def run(coroutine: Any) -> Any:
+    """Run a coroutine to its end, for the commands that are not asynchronous themselves."""
+    return asyncio.run(coroutine)

@@ -1,0 +1,68 @@
+"""How long a type takes: a small histogram that answers a high percentile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+BUCKETS = 44
+"""Half-octaves: the first holds runs of up to 1 ms, the last those above 30 minutes."""
+FEWEST = 5
+"""Runs below which a percentile says nothing."""
+
+
+def bucket(seconds: float) -> int:
+    """The bucket of a run of so many seconds."""
+    if seconds <= 0.001:
+        return 0
+    return min(BUCKETS - 1, math.ceil(2 * math.log2(seconds * 1000)))
+
+
+def upper_bound(index: int) -> float:
+    """The longest run, in seconds, that a bucket holds."""
+    return float(0.001 * 2 ** (index / 2))
+
+
+def percentile(histogram: Sequence[int], share: float = 0.95) -> float | None:
+    """The seconds within which that share of the runs ended; None when there were too few runs to say.
+
+    >>> percentile([0] * 20 + [10])
+    1.024
+    >>> percentile([1, 2]) is None
+    True
+    """
+    total = sum(histogram)
+    if total < FEWEST:
+        return None
+    seen = 0
+    for index, count in enumerate(histogram):
+        seen += count
+        if seen >= total * share:
+            return upper_bound(index)
+    raise AssertionError("unreachable: the last bucket completes the total")
+
+
+class Durations:
+    """The runs of one tick, by type, beside what earlier ticks knew."""
+
+    def __init__(self, known: dict[str, list[int]]) -> None:
+        self._known = {type: percentile(histogram) for type, histogram in known.items()}
+        self._runs: dict[str, list[int]] = {}
+        self.mean = 0.0
+        """Seconds that a run takes, lately: an average that forgets, and 0 before the first run."""
+
+    def record(self, type: str, seconds: float) -> None:
+        """Count one run."""
+        runs = self._runs.get(type)
+        if runs is None:
+            runs = self._runs[type] = [0] * BUCKETS
+        runs[bucket(seconds)] += 1
+        self.mean += (seconds - self.mean) * (0.05 if self.mean else 1.0)
+
+    def expected(self, type: str) -> float | None:
+        """The 95th percentile of the type's runs in earlier ticks, in seconds, if there were enough of them."""
+        return self._known.get(type)
+
+    def rows(self) -> list[dict[str, object]]:
+        """What to add to the table of types."""
+        return [{"type": type, "durations": runs} for type, runs in sorted(self._runs.items())]

@@ -1,0 +1,105 @@
+"""A job as a tick holds it, and the ways an attempt can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+ATTEMPT_BITS = 20
+
+
+class Job(NamedTuple):
+    """A claimed row: the columns that `claim` returns, in its order. `timeout` is in seconds."""
+
+    id: int
+    type: str
+    payload: dict[str, Any]
+    attempt: int
+    failures: int
+    losses: int
+    cuts: int
+    max_attempts: int | None
+    timeout: float | None
+    key: str | None
+    schedule: str | None
+    window: datetime | None
+    priority: int
+    run_at: datetime
+
+    @property
+    def fence(self) -> int:
+        """The value that every later write must match: (id, attempt) in one bigint, as `queue.sql` builds it.
+
+        One number, because Postgres hashes `= any(bigint[])` and plans a join of two arrays badly.
+        """
+        return self.id << ATTEMPT_BITS | self.attempt & (1 << ATTEMPT_BITS) - 1
+
+
+class NewJob(NamedTuple):
+    """A row to be: what `enqueue` inserts. `delay` and `timeout` are in seconds; `delay` counts from `run_at` or now."""
+
+    type: str
+    payload: bytes
+    run_at: datetime | None = None
+    delay: float = 0.0
+    priority: int = 0
+    key: str | None = None
+    idempotency_key: str | None = None
+    max_attempts: int | None = None
+    timeout: float | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why an attempt did not succeed: one line, and the traceback, both bounded and safe to store."""
+
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The handler returned. `result` is JSON or None; `follow_ups` are enqueued in the same transaction."""
+
+    result: bytes | None = None
+    follow_ups: list[NewJob] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """The handler failed and the job is pending again after `delay` seconds."""
+
+    delay: float
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The handler failed for the last time."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Snoozed:
+    """The handler asked to be run again later, which is no failure."""
+
+    until: datetime | None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """Pending again, through no fault of the job's; `cut` when it had started and the tick's deadline ended it."""
+
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody cancelled the job while it ran, and it has stopped."""
+
+
+Outcome = Done | Retried | Dead | Snoozed | Released | Cancelled

@@ -1,0 +1,107 @@
+"""From a schedules file to windows: what to tell the database of each schedule that is due."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from . import schedules
+from .errors import ConfigurationError, UnknownJobType
+from .handlers import Registry
+from .queue import DueEntry, Plans
+from .schedules import Due, Schedule
+
+
+def fingerprint(path: Path, registry: Registry) -> str | None:
+    """The content hash under which a file is synchronised; None when there is no file.
+
+    The types take part, so that a deployment that loses a handler checks its schedules again.
+    """
+    if not path.exists():
+        return None
+    return hashlib.sha256(path.read_bytes() + "\0".join(registry.types).encode()).hexdigest()[:32]
+
+
+def entries(path: Path, registry: Registry, budget: float) -> list[dict[str, Any]]:
+    """The file's schedules as rows for `sync`. Raises ConfigurationError when one cannot be run here."""
+    loaded = schedules.load(path)
+    problems = check(loaded, registry, budget)
+    if problems:
+        raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))
+    return [
+        {"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in loaded
+    ]  # fmt: skip
+
+
+def check(loaded: Iterable[Schedule], registry: Registry, budget: float) -> list[str]:
+    """One line for each schedule whose type has no handler, whose payload does not fit it, or whose time-out no budget can hold."""
+    problems = []
+    for schedule in loaded:
+        try:
+            registry.get(schedule.type).new_job(schedule.payload)
+        except UnknownJobType as error:
+            problems.append(f"schedules.{schedule.name}.type: {error}")
+        except Exception as error:  # noqa: BLE001 - InvalidPayload, or what a user's type raises when built
+            problems.append(f"schedules.{schedule.name}.payload: {error}")
+        if schedule.timeout is not None and schedule.timeout.total_seconds() > budget - 1:
+            problems.append(
+                f"schedules.{schedule.name}.timeout: {schedule.timeout.total_seconds():g} s can never fit "
+                f"the budget of {budget:g} s"
+            )
+    return problems
+
+
+def plan(file: str, due: Iterable[DueEntry], now: datetime) -> Plans:
+    """Evaluate each entry that is due: the windows to make, those to skip and why, and when to look again."""
+    plans = Plans(file)
+    for entry in due:
+        schedule = Schedule.from_body(entry.schedule, entry.body)
+        _add(plans, entry, schedule, schedules.due(schedule, entry.cursor, now, paused=entry.paused))
+    return plans
+
+
+def _add(plans: Plans, entry: DueEntry, schedule: Schedule, due: Due) -> None:
+    plans.plans.append({
+        "schedule": entry.schedule,
+        "definition": entry.definition,
+        "cursor": entry.cursor,
+        "until": due.until,
+        "next_window": due.next_window,
+    })  # fmt: skip
+    # One window at a time, so of several that are due only the latest; the database looks whether one is live.
+    overlapping = due.windows[:-1] if schedule.overlap == "skip" else ()
+    plans.windows += [_window(schedule, window) for window in due.windows[len(overlapping) :]]
+    plans.skips += [_skip(entry.schedule, skip.first, skip.last, skip.count, skip.reason) for skip in due.skips]
+    if overlapping:
+        first, last = overlapping[0], overlapping[-1]
+        plans.skips.append(_skip(entry.schedule, first, last, len(overlapping), "overlap"))
+
+
+def _window(schedule: Schedule, window: datetime) -> dict[str, Any]:
+    return {
+        "schedule": schedule.name,
+        "type": schedule.type,
+        "window": window,
+        "run_at": window + schedules.spread_offset(schedule),
+        "payload": schedule.payload,
+        "priority": schedule.priority,
+        "key": schedule.key,
+        "max_attempts": schedule.max_attempts,
+        "timeout": schedule.timeout and schedule.timeout.total_seconds(),
+        "skip_overlap": schedule.overlap == "skip",
+    }
+
+
+def _skip(
+    schedule: str, first: datetime, last: datetime, count: int | None, reason: str
+) -> dict[str, Any]:
+    return {
+        "schedule": schedule,
+        "first_window": first,
+        "last_window": last,
+        "count": count,
+        "reason": reason,
+    }

@@ -1,0 +1,117 @@
+"""A payload at the door: JSON that Postgres can hold, and that fits the parameters of its handler."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from .errors import HandlerError, InvalidPayload
+
+MOST_BYTES = 64 * 1024
+MOST_DEPTH = 32
+_NUL = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+
+
+def encode(type: str, payload: Mapping[str, Any]) -> bytes:
+    """The payload as JSON. Raises InvalidPayload for what jsonb cannot hold or should not have to."""
+    try:
+        encoded = msgspec.json.encode(dict(payload))
+        _check_values(msgspec.to_builtins(dict(payload)), depth=0)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise InvalidPayload(type, f"it cannot be written as JSON: {error}") from None
+    if len(encoded) > MOST_BYTES:
+        raise InvalidPayload(
+            type,
+            f"it is {len(encoded):,} bytes of JSON, of {MOST_BYTES:,} at most; "
+            "store the data, and pass its id",
+        )
+    if _NUL.search(encoded):
+        raise InvalidPayload(type, "it holds a NUL character, which Postgres cannot store")
+    return encoded
+
+
+def _check_values(value: Any, depth: int) -> None:
+    if depth > MOST_DEPTH:
+        raise ValueError(f"it is nested deeper than {MOST_DEPTH} levels")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a JSON number")
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_values(item, depth + 1)
+
+
+class Parameters:
+    """What a handler takes: its signature as a type that payloads are checked against.
+
+    The context is the parameter annotated `tick.Context`, or named `ctx`; it is not part of a payload.
+    """
+
+    def __init__(self, function: Callable[..., Any], type: str, context: Any) -> None:
+        self.type = type
+        signature = inspect.signature(function)
+        hints = _hints(function, type)
+        self.context = _context_parameter(signature, hints, context)
+        given = {n: p for n, p in signature.parameters.items() if n != self.context}
+        self.open = any(p.kind is p.VAR_KEYWORD for p in given.values())
+        self.signature = signature.replace(parameters=list(given.values()))
+        self._shape = msgspec.defstruct(
+            f"{type} payload",
+            [_field(type, name, p, hints) for name, p in given.items() if p.kind is not p.VAR_KEYWORD],
+            kw_only=True,
+            forbid_unknown_fields=not self.open,
+        )
+        self._names = self._shape.__struct_fields__
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The payload of a call with these arguments. Raises InvalidPayload as the call would TypeError."""
+        try:
+            bound = self.signature.bind(*args, **kwargs).arguments
+        except TypeError as error:
+            raise InvalidPayload(self.type, str(error)) from None
+        rest = next((n for n, p in self.signature.parameters.items() if p.kind is p.VAR_KEYWORD), None)
+        extra = bound.pop(rest, {}) if rest else {}
+        return {**bound, **extra}
+
+    def fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments for the handler, converted to its annotations. Raises InvalidPayload naming the field."""
+        try:
+            shape = msgspec.convert(payload, self._shape)
+        except msgspec.ValidationError as error:
+            raise InvalidPayload(self.type, str(error)) from None
+        arguments = {name: getattr(shape, name) for name in self._names}
+        if self.open:
+            arguments |= {name: value for name, value in payload.items() if name not in arguments}
+        return arguments
+
+
+def _hints(function: Callable[..., Any], type: str) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function, include_extras=True)
+    except NameError as error:
+        raise HandlerError(f"the handler of {type!r} has an annotation that cannot be found: {error}") from None
+
+
+def _context_parameter(
+    signature: inspect.Signature, hints: dict[str, Any], context: Any
+) -> str | None:
+    annotated = [name for name in signature.parameters if hints.get(name) is context]
+    return next(iter(annotated), "ctx" if "ctx" in signature.parameters else None)
+
+
+def _field(type: str, name: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
+    if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+        raise HandlerError(
+            f"the handler of {type!r} takes {parameter}, which a JSON object cannot name; "
+            "give it a plain parameter"
+        )
+    annotation = hints.get(name, Any)
+    if parameter.default is parameter.empty:
+        return (name, annotation)
+    # A mutable default is the handler's own affair, as in any call; msgspec would refuse it.
+    return (name, annotation, msgspec.field(default_factory=lambda: parameter.default))

@@ -1,0 +1,481 @@
+"""The queue: every transition of a job, as `queue.sql` names it, sent in as few round trips as there can be."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple, assert_never
+
+import msgspec
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.types.json import set_json_loads
+
+from psycopg.rows import tuple_row
+
+from . import database
+from .config import Settings
+from .errors import DatabaseUnavailable
+from .jobs import Cancelled, Dead, Done, Job, NewJob, Outcome, Released, Retried, Snoozed
+
+ERRORS_KEPT = 5
+MOST_LOSSES = 3
+RECLAIM_LIMIT = 500
+DUE_LIMIT = 1000
+RESENDS = 3
+LOST = "lost: the lease ran out before an outcome was written; the process was killed, or the handler outlived its tick"
+
+_PASSING = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.DeadlockDetected,
+    psycopg.errors.LockNotAvailable,
+    psycopg.errors.UniqueViolation,
+)
+
+
+@cache
+def statements(schema: str = "tick") -> dict[str, str]:
+    """The named statements of queue.sql, in the given schema, without their comments."""
+    text = database.in_schema(Path(__file__).with_name("queue.sql").read_text(encoding="utf-8"), schema)
+    blocks = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: re.sub(r"^\s*--.*\n?", "", body, flags=re.MULTILINE).strip()
+        for name, body in zip(blocks[::2], blocks[1::2], strict=True)
+    }
+
+
+class Statement(NamedTuple):
+    """A statement of queue.sql by its name, and what to bind."""
+
+    name: str
+    params: dict[str, Any]
+
+
+class Reply(NamedTuple):
+    """What one statement came back with."""
+
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+class DueEntry(NamedTuple):
+    """A schedule with a window that has come: the columns of `due_entries`."""
+
+    schedule: str
+    definition: str
+    body: dict[str, Any]
+    cursor: datetime
+    paused: bool
+
+
+class Opening(NamedTuple):
+    """What a tick learns in its first round trip."""
+
+    now: datetime
+    finished: bool
+    left: int
+    file_known: bool
+    due: list[DueEntry]
+    history: dict[str, list[int]]
+    reclaimed: int
+    buried: int
+    jobs: list[Job]
+
+
+class Exchange(NamedTuple):
+    """What an exchange gave back: the jobs claimed, the outcomes accepted by what they count as, which jobs to cancel."""
+
+    jobs: list[Job]
+    settled: dict[str, int]
+    cancel: list[int]
+    materialised: int
+
+
+class Trigger(NamedTuple):
+    """Who asked for the tick, and what the platform said of its delivery."""
+
+    trigger: str = "cli"
+    delivery_id: str | None = None
+    scheduled_for: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """How many jobs to claim, and which: of these types, and none whose timeout is longer than `remaining` seconds.
+
+    `alone` says that nothing is in flight, so that a suspect may be claimed, and then only that one.
+    """
+
+    limit: int
+    types: list[str]
+    remaining: float
+    lease: float
+    alone: bool = False
+
+
+@dataclass(slots=True)
+class Plans:
+    """Windows to make, for the entries of one file: JSON-able rows for the parameters of `materialise`."""
+
+    file: str
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    windows: list[dict[str, Any]] = field(default_factory=list)
+    skips: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Queue:
+    """One tick's hold on the queue: its connection, its id, and how often it went to the database."""
+
+    def __init__(
+        self,
+        connection: AsyncConnection,
+        reconnect: Callable[[], Awaitable[AsyncConnection]],
+        schema: str = "tick",
+    ) -> None:
+        self.tick = uuid.uuid4()
+        self.round_trips = 0
+        self.schema = schema
+        self._sql = statements(schema)
+        self._reconnect = reconnect
+        self._adopt(connection)
+
+    def _adopt(self, connection: AsyncConnection) -> None:
+        set_json_loads(msgspec.json.decode, connection)
+        self.connection = connection
+
+    async def open(
+        self, wanted: Wanted, *, file: str | None, budget: float, trigger: Trigger
+    ) -> Opening:
+        """Reclaim, claim, and read what is due, in one round trip; an idle tick is finished by it."""
+        reclaimed, due, history, _, *claims, opened = await self.send(
+            Statement("reclaim", {"message": LOST, "most_losses": MOST_LOSSES, "keep": ERRORS_KEPT,
+                                  "limit": RECLAIM_LIMIT}),
+            Statement("due_entries", {"file": file, "limit": DUE_LIMIT}),
+            Statement("type_history", {"types": wanted.types}),
+            Statement("see_file", {"file": file}),
+            *self._claims(wanted),
+            Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget} | trigger._asdict()),
+        )  # fmt: skip
+        now, finished, left, known = opened.rows[0]
+        return Opening(
+            now=now,
+            finished=finished,
+            left=left,
+            file_known=known,
+            due=[DueEntry._make(row) for row in due.rows],
+            history=dict(history.rows),
+            reclaimed=reclaimed.count,
+            buried=reclaimed.rows.count(("dead",)),
+            jobs=_jobs(claims),
+        )
+
+    async def exchange(
+        self,
+        outcomes: Sequence[tuple[Job, Outcome]] = (),
+        wanted: Wanted | None = None,
+        plans: Plans | None = None,
+        *,
+        held: Sequence[int] = (),
+        listen: bool = False,
+    ) -> Exchange:
+        """Settle, make windows and claim: one round trip, one transaction, one commit.
+
+        `held` are the ids of the claims that the tick keeps; with `listen` it is told which of them to cancel.
+        """
+        settles = settlements(outcomes)
+        makes = _materialisations(plans, self.tick)
+        claims = self._claims(wanted) if wanted and wanted.limit > 0 else []
+        listens = [Statement("cancel_requests", {"tick": self.tick})] if listen else []
+        replies = await self._send_surely([*settles, *makes, *claims, *listens], outcomes, held)
+        settled, made, claimed, told = _cut(replies, len(settles), len(makes), len(claims))
+        return Exchange(
+            jobs=_jobs(claimed),
+            settled=_counts(settles, settled),
+            cancel=[row[0] for reply in told for row in reply.rows],
+            materialised=made[-1].rows[0][0] if made else 0,
+        )
+
+    async def close(
+        self,
+        outcomes: Sequence[tuple[Job, Outcome]],
+        totals: dict[str, Any],
+        types: list[dict[str, Any]],
+        held: Sequence[int] = (),
+    ) -> tuple[dict[str, int], int]:
+        """Settle the rest and finish the tick's row: the outcomes accepted, and how many due jobs are left.
+
+        The row counts these last outcomes as accepted; should one be stale, only the report says so.
+        """
+        settles = settlements(outcomes)
+        expected = _counts(settles, [Reply([], len(s.params["ids"])) for s in settles])
+        totals = totals | {name: totals[name] + count for name, count in expected.items()}
+        records = [Statement("record_types", {"types": _json(types)})] if types else []
+        finish = Statement("close_tick", totals | {"tick": self.tick})
+        replies = await self._send_surely([*settles, *records, finish], outcomes, held)
+        return _counts(settles, replies), replies[-1].rows[0][0]
+
+    async def sync(self, file: str, entries: list[dict[str, Any]]) -> list[DueEntry]:
+        """Make a schedules file known, entry by entry; its due entries, which after a synchronisation are all."""
+        *_, due = await self.send(
+            Statement("lock_materialising", {}),
+            Statement("forget_files", {"file": file}),
+            Statement("sync", {"file": file, "entries": _json(entries)}),
+            Statement("due_entries", {"file": file, "limit": DUE_LIMIT}),
+        )
+        return [DueEntry._make(row) for row in due.rows]
+
+    async def due(self, file: str) -> list[DueEntry]:
+        """The next entries whose window has come."""
+        (due,) = await self.send(Statement("due_entries", {"file": file, "limit": DUE_LIMIT}))
+        return [DueEntry._make(row) for row in due.rows]
+
+    def _claims(self, wanted: Wanted) -> list[Statement]:
+        params = {
+            "tick": self.tick,
+            "types": wanted.types,
+            "remaining": wanted.remaining,
+            "lease": wanted.lease,
+            "alone": wanted.alone,
+            "limit": wanted.limit,
+        }
+        names = ("claim_suspect", "claim") if wanted.alone else ("claim",)
+        return [Statement(name, params) for name in names]
+
+    async def _send_surely(
+        self, batch: list[Statement], outcomes: Sequence[tuple[Job, Outcome]], held: Sequence[int]
+    ) -> list[Reply]:
+        """Send, and once more over a new connection if this one is lost; what was claimed unseen is given back."""
+        try:
+            return await self.send(*batch)
+        except DatabaseUnavailable:
+            self._adopt(await self._reconnect())
+            give_back = Statement("release_unknown", {"tick": self.tick, "held": list(held)})
+            replies = await self.send(*batch, give_back)
+            return await self._recount(replies[:-1], outcomes)
+
+    async def _recount(
+        self, replies: list[Reply], outcomes: Sequence[tuple[Job, Outcome]]
+    ) -> list[Reply]:
+        """Count as settled what had been committed before the reply to it was lost."""
+        if not outcomes:
+            return replies
+        (settled,) = await self.send(Statement("already_settled", _fences(outcomes)))
+        missing = settled.rows[0][0] - sum(r.count for r in replies[: len(settlements(outcomes))])
+        return [replies[0]._replace(count=replies[0].count + missing), *replies[1:]]
+
+    async def send(self, *batch: Statement) -> list[Reply]:
+        """Run the statements in one round trip and one transaction; a lost race is run again, three times at most.
+
+        Raises DatabaseUnavailable when the connection is lost or is to a read-only server, NotMigrated when a
+        table is missing.
+        """
+        for resend in range(RESENDS + 1):
+            try:
+                return await self._send_once(batch)
+            except _PASSING:
+                if resend == RESENDS:
+                    raise
+            except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
+                raise DatabaseUnavailable(
+                    f"the database went away: {database.one_line(error)}"
+                ) from error
+            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+                raise await self._explain(error) from error
+        raise AssertionError("unreachable: the last resend returns or raises")
+
+    async def _send_once(self, batch: Sequence[Statement]) -> list[Reply]:
+        self.round_trips += 1
+        async with self.connection.pipeline():
+            cursors = [
+                await self.connection.execute(self._sql[name], params, binary=True)
+                for name, params in batch
+            ]
+        return [Reply(await _rows(cursor), cursor.rowcount) for cursor in cursors]
+
+    async def _explain(self, error: psycopg.Error) -> Exception:
+        return await database.not_migrated(self.connection, self.schema) or error
+
+
+async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:
+    return await cursor.fetchall() if cursor.description else []
+
+
+def _jobs(replies: Iterable[Reply]) -> list[Job]:
+    """The claimed jobs in the order they run: `returning` has none."""
+    jobs = [Job._make(row) for reply in replies for row in reply.rows]
+    jobs.sort(key=lambda job: (-job.priority, job.run_at, job.id))
+    return jobs
+
+
+def _cut(replies: list[Reply], *lengths: int) -> list[list[Reply]]:
+    """The replies in consecutive parts of these lengths, and the rest."""
+    parts, start = [], 0
+    for length in lengths:
+        parts.append(replies[start : start + length])
+        start += length
+    return [*parts, replies[start:]]
+
+
+def _json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _materialisations(plans: Plans | None, tick: uuid.UUID) -> list[Statement]:
+    if plans is None:
+        return []
+    rows = {name: _json(getattr(plans, name)) for name in ("plans", "windows", "skips")}
+    return [
+        Statement("lock_materialising", {}),
+        Statement("materialise", {"file": plans.file, "tick": tick} | rows),
+    ]
+
+
+def _fences(settled: Sequence[tuple[Job, Any]]) -> dict[str, Any]:
+    return {"ids": [job.id for job, _ in settled], "fences": [job.fence for job, _ in settled]}
+
+
+_COUNTS_AS = {
+    "complete": "done",
+    "complete_with": "done",
+    "complete_and_enqueue": "done",
+    "retry": "retried",
+    "bury": "dead",
+    "snooze": "released",
+    "release": "released",
+    "stop_cancelled": "released",
+}
+"""Transition -> the count of the report that it adds to."""
+
+
+def _counts(settles: Sequence[Statement], replies: Sequence[Reply]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for statement, reply in zip(settles, replies, strict=False):
+        name = _COUNTS_AS[statement.name]
+        counts[name] = counts.get(name, 0) + reply.count
+    return counts
+
+
+def settlements(outcomes: Sequence[tuple[Job, Outcome]]) -> list[Statement]:
+    """The statements that write these outcomes: one for each kind there is, ids in ascending order.
+
+    Every exchange locks rows in the same order, so two that meet cannot deadlock.
+    """
+    kinds: dict[str, list[tuple[Job, Any]]] = {}
+    for job, outcome in sorted(outcomes):
+        kinds.setdefault(_transition(outcome), []).append((job, outcome))
+    return [
+        Statement(name.split("/")[0], _fences(settled) | _details(name, settled))
+        for name, settled in kinds.items()
+    ]
+
+
+def _transition(outcome: Outcome) -> str:
+    match outcome:
+        case Done(result=None, follow_ups=[]):
+            return "complete"
+        case Done(follow_ups=[]):
+            return "complete_with"
+        case Done():
+            return "complete_and_enqueue"
+        case Retried():
+            return "retry"
+        case Dead():
+            return "bury"
+        case Snoozed():
+            return "snooze"
+        case Released(cut):
+            return "release/cut" if cut else "release"
+        case Cancelled():
+            return "stop_cancelled"
+        case _:
+            assert_never(outcome)
+
+
+def _details(name: str, settled: list[tuple[Job, Any]]) -> dict[str, Any]:
+    """What a transition binds beside the ids and fences."""
+    outcomes = [outcome for _, outcome in settled]
+    match name:
+        case "complete_with" | "complete_and_enqueue":
+            results = [outcome.result and outcome.result.decode() for outcome in outcomes]
+            return {"results": results, "follow_ups": _follow_ups(settled)}
+        case "retry":
+            return _failures(outcomes) | {"delays": [outcome.delay for outcome in outcomes]}
+        case "bury":
+            return _failures(outcomes)
+        case "snooze":
+            return {"untils": [o.until for o in outcomes], "delays": [o.delay for o in outcomes]}
+        case "release" | "release/cut":
+            return {"cut": int(name == "release/cut")}
+        case _:
+            return {}
+
+
+def _failures(outcomes: list[Any]) -> dict[str, Any]:
+    return {
+        "messages": [outcome.failure.message for outcome in outcomes],
+        "tracebacks": [outcome.failure.traceback for outcome in outcomes],
+        "keep": ERRORS_KEPT,
+    }
+
+
+def _follow_ups(settled: list[tuple[Job, Done]]) -> str:
+    return _json([
+        {"parent": job.id} | new._asdict() | {"payload": msgspec.Raw(new.payload)}
+        for job, outcome in settled
+        for new in outcome.follow_ups
+    ])  # fmt: skip
+
+
+class JobId(int):
+    """The id of a job; `created` says whether this enqueue made it, or found it by its idempotency key."""
+
+    created: bool
+
+    def __new__(cls, id: int, *, created: bool) -> JobId:
+        self = super().__new__(cls, id)
+        self.created = created
+        return self
+
+
+@cache
+def _default_schema() -> str:
+    return Settings.load().schema
+
+
+def enqueue(connection: Any, new: NewJob) -> Any:
+    """Insert one job in the connection's own transaction: a JobId, or an awaitable of it on an async connection.
+
+    Of two enqueues with the same type and idempotency key the second finds the first's job; the database decides.
+    """
+    if isinstance(connection, AsyncConnection):
+        return _enqueue_async(connection, new)
+    with connection.cursor(row_factory=tuple_row) as cursor:
+        cursor.execute(*_insertion(new))
+        row = cursor.fetchone()
+        if row is not None:
+            return JobId(row[0], created=True)
+        cursor.execute(*_lookup(new))
+        return JobId(cursor.fetchone()[0], created=False)
+
+
+async def _enqueue_async(connection: AsyncConnection[Any], new: NewJob) -> JobId:
+    async with connection.cursor(row_factory=tuple_row) as cursor:
+        await cursor.execute(*_insertion(new))
+        row = await cursor.fetchone()
+        if row is not None:
+            return JobId(row[0], created=True)
+        await cursor.execute(*_lookup(new))
+        return JobId((await cursor.fetchone() or [0])[0], created=False)
+
+
+def _insertion(new: NewJob) -> tuple[str, dict[str, Any]]:
+    return statements(_default_schema())["enqueue"], new._asdict() | {"payload": new.payload.decode()}
+
+
+def _lookup(new: NewJob) -> tuple[str, dict[str, Any]]:
+    return statements(_default_schema())["find_by_idempotency_key"], new._asdict()

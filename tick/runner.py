@@ -1,0 +1,199 @@
+"""One attempt: a job and its handler in, an outcome out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import queue
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from .errors import InvalidPayload, Permanent, Retry, Snooze
+from .handlers import Context, Handler
+from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
+
+LONGEST_MESSAGE = 1000
+LONGEST_TRACEBACK = 8000
+LONGEST_RESULT = 64 * 1024
+MOST_CUTS = 3
+NOTHING = Done()
+
+
+class Stopped(Exception):
+    """The tick ended this attempt: `why` is timeout, deadline, cancel or stop."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
+class Threads:
+    """Daemon threads for plain functions.
+
+    An executor's threads are joined at exit, so a handler that hangs would keep its process alive for ever.
+    """
+
+    def __init__(self) -> None:
+        self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._idle = 0
+        self._lock = threading.Lock()
+
+    async def run(self, function: Callable[[], Any]) -> Any:
+        """Run the function in a thread. When the awaiter is cancelled, the thread is left to itself."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        context = contextvars.copy_context()
+
+        def work() -> None:
+            try:
+                result, error = context.run(function), None
+            except BaseException as raised:  # noqa: BLE001 - whatever it raised is the job's failure, SystemExit too
+                result, error = None, raised
+            with self._lock:
+                self._idle += 1
+            _call_loop(loop, _resolve, future, result, error)
+
+        with self._lock:
+            start = self._idle == 0
+            self._idle -= not start
+        self._work.put(work)
+        if start:
+            threading.Thread(target=self._serve, name="tick-handler", daemon=True).start()
+        return await future
+
+    def _serve(self) -> None:
+        while True:
+            self._work.get()()
+
+
+def _call_loop(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
+    try:
+        loop.call_soon_threadsafe(*call)
+    except RuntimeError:
+        pass  # The tick is over and its loop closed: nobody waits for this result, and the lease expires.
+
+
+def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if isinstance(error, StopIteration | asyncio.CancelledError | KeyboardInterrupt | SystemExit):
+        # A future refuses the first, and asyncio would end the tick for the others.
+        error = _Raised(error)
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+class _Raised(Exception):
+    """Carries an exception that a future cannot."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
+async def run(
+    job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads
+) -> Outcome:
+    """Call the handler and say how it ended. Only being cancelled from outside leaves as an exception."""
+    try:
+        arguments = handler.parameters.fit(job.payload)
+        if handler.parameters.context is not None:
+            arguments[handler.parameters.context] = context
+        if handler.is_async:
+            returned = await handler.function(**arguments)
+        else:
+            returned = await threads.run(lambda: handler.function(**arguments))
+    except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the tick
+        if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():
+            raise
+        return failed(job, handler, error.error if isinstance(error, _Raised) else error)
+    if returned is None and not context.follow_ups:
+        return NOTHING
+    return Done(_result(returned), context.follow_ups)
+
+
+def failed(job: Job, handler: Handler[..., ..., Any], error: BaseException) -> Outcome:
+    """What an exception means: a snooze, a retry, or death."""
+    if isinstance(error, Snooze):
+        return Snoozed(error.until, error.after)
+    failure = Failure(describe(error), trace(error))
+    failures = job.failures + 1
+    if isinstance(error, (Permanent, InvalidPayload, *handler.permanent_on)):
+        return Dead(failure)
+    if failures >= (job.max_attempts or handler.max_attempts):
+        return Dead(failure)
+    if isinstance(error, Retry):
+        return Retried(max(0.0, error.after), failure)
+    return Retried(handler.backoff.delay(failures, job.id), failure)
+
+
+def stopped(job: Job, handler: Handler[..., ..., Any], why: str, after: float) -> Outcome:
+    """What it means that the tick ended the attempt `after` so many seconds.
+
+    Its own time-out is a failure. The tick's deadline is not, until it has happened so often that the job
+    seems to fit no tick at all.
+    """
+    if why == "cancel":
+        return Cancelled()
+    if why == "timeout":
+        return failed(job, handler, TimeoutError(f"timed out: it ran for {after:.1f} s"))
+    if why == "deadline" and job.cuts + 1 >= MOST_CUTS:
+        text = (
+            f"cut short by the deadline of its tick {MOST_CUTS} times, now after {after:.1f} s: "
+            "it does not fit the budget; split it, give it a timeout, or raise TICK_BUDGET"
+        )
+        return failed(job, handler, TimeoutError(text))
+    return Released(cut=why == "deadline")
+
+
+def _result(returned: Any) -> bytes | None:
+    """The result as JSON. The work is done, so a result that cannot be stored is no failure: its repr is kept."""
+    if returned is None:
+        return None
+    try:
+        encoded = msgspec.json.encode(returned)
+    except Exception as error:  # noqa: BLE001 - any object may be returned, and encoding it may raise anything
+        return msgspec.json.encode({"unserialisable": _safe(_repr(returned)), "error": describe(error)})
+    if len(encoded) > LONGEST_RESULT or b"\\u0000" in encoded:
+        return msgspec.json.encode({"unserialisable": _safe(_repr(returned)), "bytes": len(encoded)})
+    return encoded
+
+
+def _repr(value: Any) -> str:
+    try:
+        return repr(value)[:200]
+    except Exception as error:  # noqa: BLE001 - a __repr__ may raise anything
+        return f"<{type(value).__name__}: repr failed: {type(error).__name__}>"
+
+
+def _safe(text: str) -> str:
+    """Text that Postgres can store: no NUL, no lone surrogate."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one bounded, storable line: its type and message."""
+    try:
+        message = " ".join(str(error).split())
+    except Exception as broken:  # noqa: BLE001 - a __str__ may raise anything
+        message = f"<str failed: {type(broken).__name__}>"
+    name = type(error).__name__
+    return _safe(f"{name}: {message}" if message else name)[:LONGEST_MESSAGE]
+
+
+def trace(error: BaseException) -> str:
+    """The traceback, cut in the middle to 8,000 characters, and storable."""
+    try:
+        text = _safe("".join(traceback.format_exception(error)))
+    except Exception as broken:  # noqa: BLE001 - formatting calls the exception's own methods
+        return f"the traceback cannot be formatted: {type(broken).__name__}"
+    if len(text) <= LONGEST_TRACEBACK:
+        return text
+    half = LONGEST_TRACEBACK // 2 - 20
+    return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"

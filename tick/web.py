@@ -1,0 +1,230 @@
+"""The HTTP door: /tick for any external cron, and /health for any monitor. `app` is the ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from . import database, handlers, platforms
+from .config import Settings, check_budget
+from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
+from .handlers import Registry
+from .processor import Stop, process_tick
+from .queue import Queue, Statement
+
+NO_STORE = {"cache-control": "no-store"}
+HEALTH_SECONDS = 5.0
+"""How long an answer of /health stands, so that anybody may ask without the database noticing."""
+SHORTEST_INTERVAL = 60.0
+LATE_AFTER = 3
+"""Intervals without a tick after which ticks are said to have stopped."""
+
+
+class Service:
+    """What the requests of one process share: settings, handlers, and the ticks in flight."""
+
+    def __init__(self, settings: Settings | None = None, registry: Registry | None = None) -> None:
+        self._settings = settings
+        self._registry = registry
+        self.stops: set[Stop] = set()
+        self.background: set[asyncio.Task[Any]] = set()
+        self._health: tuple[float, JSONResponse] | None = None
+
+    @cached_property
+    def settings(self) -> Settings:
+        return self._settings or Settings.load()
+
+    @cached_property
+    def registry(self) -> Registry:
+        registry = self._registry or handlers.load(self.settings.modules, self.settings.root)
+        registry.check(platforms.budget(self.settings))
+        return registry
+
+    def stop(self) -> None:
+        """Ask every tick in flight to end."""
+        for stop in list(self.stops):
+            stop()
+
+    async def tick(self, request: Request) -> Response:
+        """GET or POST: one tick. HEAD answers without ticking."""
+        refusal = self.refuse(request)
+        if refusal or request.method == "HEAD":
+            return refusal or Response(headers=NO_STORE)
+        try:
+            budget = platforms.budget(
+                self.settings, asked=_asked_budget(request), scope=request.scope
+            )
+        except ValueError:
+            return problem(400, "Bad budget", "budget must be a number of seconds from 1")
+        if _may_leave(request):
+            return self.accepted(request, budget)
+        return await self.answer(lambda: self.run(request, budget))
+
+    def refuse(self, request: Request) -> Response | None:
+        """401 without a valid secret; 503 when none is configured, so that a missing setting opens no door."""
+        if not self.settings.secrets:
+            detail = "CRON_SECRET is not set: set it to a long random text, here and where your cron is"
+            return problem(503, "No secret is configured", detail)
+        if not is_authorised(request.headers.get("authorization", ""), self.settings.secrets):
+            detail = "send the header `Authorization: Bearer <CRON_SECRET>`"
+            return problem(401, "Unauthorized", detail, **{"www-authenticate": 'Bearer realm="tick"'})
+        return None
+
+    def accepted(self, request: Request, budget: float) -> Response:
+        """202 at once; the tick follows, in the same invocation."""
+        body = {"status": "accepted", "budget": budget}
+        work = BackgroundTask(self.answer, lambda: self.run(request, budget))
+        return JSONResponse(body, 202, headers=NO_STORE, background=work)
+
+    async def run(self, request: Request, budget: float) -> Response:
+        stop = Stop()
+        self.stops.add(stop)
+        try:
+            report = await process_tick(
+                self.settings,
+                self.registry,
+                trigger=platforms.trigger(request.headers),
+                budget=budget,
+                stop=stop,
+            )
+        finally:
+            self.stops.discard(stop)
+        return JSONResponse(report.as_dict(), headers=NO_STORE)
+
+    async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:
+        """What the work answers, or the problem that it met."""
+        try:
+            return await work()
+        except DatabaseUnavailable as error:
+            return problem(503, "Postgres is unavailable", str(error), **{"retry-after": "5"})
+        except DatabaseError as error:
+            return problem(503, "The database is not ready", str(error), **{"retry-after": "30"})
+        except ConfigurationError as error:
+            return problem(500, "The configuration cannot be used", str(error))
+
+    async def health(self, request: Request) -> Response:
+        """200 while ticks come as they should, 503 once they have stopped; anybody may ask."""
+        now = time.monotonic()
+        if self._health is None or now - self._health[0] > HEALTH_SECONDS:
+            response = await self.answer(self.look)
+            self._health = (now, response)  # type: ignore[assignment]
+        return self._health[1]
+
+    async def look(self) -> Response:
+        async with database.connect(self.settings.database_url or "") as connection:
+            queue = Queue(connection, lambda: database.open_connection(""), self.settings.schema)
+            (reply,) = await queue.send(Statement("health", {}))
+        body = judge(*reply.rows[0])
+        return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
+
+
+def judge(
+    since: float | None, last: Any, installed: float | None, gap: float | None
+) -> dict[str, Any]:
+    """The answer of /health from: seconds since the last tick, its start, seconds since the installation, the
+    median seconds between the last twenty ticks.
+
+    Ticks have stopped after three intervals without one; the interval is what they have kept, a minute at least.
+    """
+    interval = max(SHORTEST_INTERVAL, gap or 0.0)
+    quiet = since if since is not None else installed or 0.0
+    status = "stopped" if quiet > LATE_AFTER * interval else "ok" if last else "waiting"
+    return {
+        "status": status,
+        "last_tick": last.isoformat() if last else None,
+        "seconds_since": None if since is None else round(since, 1),
+        "expected_every": round(interval, 1),
+    }
+
+
+def is_authorised(header: str, secrets: tuple[str, ...]) -> bool:
+    """Whether the Authorization header carries one of the secrets, in a time that tells nothing about them."""
+    scheme, _, given = header.partition(" ")
+    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+    matches = [
+        hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets
+    ]
+    return scheme.lower() == "bearer" and any(matches)
+
+
+def _asked_budget(request: Request) -> float | None:
+    given = request.query_params.get("budget")
+    return None if given is None else check_budget(float(given))
+
+
+def _may_leave(request: Request) -> bool:
+    """Whether the caller does not want to wait: `?wait=0`, or `Prefer: respond-async` (RFC 7240)."""
+    prefers = "respond-async" in request.headers.get("prefer", "")
+    return request.query_params.get("wait", "1").lower() in ("0", "false", "no") or prefers
+
+
+def problem(status: int, title: str, detail: str, **headers: str) -> JSONResponse:
+    """An error as RFC 9457 has it."""
+    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
+    return JSONResponse(
+        body, status, headers=NO_STORE | headers, media_type="application/problem+json"
+    )
+
+
+async def not_found(request: Request, error: Exception) -> Response:
+    return problem(404, "Not found", f"there is nothing at {request.url.path}; try /tick or /health")
+
+
+async def not_allowed(request: Request, error: Exception) -> Response:
+    return problem(405, "Method not allowed", "/tick takes GET and POST", allow="GET, HEAD, POST")
+
+
+async def unexpected(request: Request, error: Exception) -> Response:
+    return problem(500, "Something went wrong", type(error).__name__)
+
+
+def create_app(settings: Settings | None = None, registry: Registry | None = None) -> Starlette:
+    """The application; without arguments it is configured by its environment, when it starts."""
+    service = Service(settings, registry)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        _ = service.registry  # What cannot work is an error at start, and not at the first tick.
+        yield
+        service.stop()
+
+    # Both spellings, since a redirect of the other would be final to most crons and run nothing.
+    paths = [("/tick", service.tick, ["GET", "POST"]), ("/health", service.health, ["GET"])]
+    routes = [
+        Route(path + slash, endpoint, methods=methods)
+        for path, endpoint, methods in paths
+        for slash in ("", "/")
+    ]
+    handled: dict[Any, Any] = {404: not_found, 405: not_allowed, TickError: unexpected, 500: unexpected}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handled)
+    app.router.redirect_slashes = False
+    app.state.service = service
+    return app
+
+
+app = create_app()
+
+
+def serve(app: Starlette, host: str, port: int) -> None:
+    """Serve the application until SIGTERM or SIGINT, which ends the ticks in flight within their grace."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            # Before uvicorn's own part, which waits for the requests in flight: they are the ticks.
+            app.state.service.stop()
+            super().handle_exit(sig, frame)
+
+    Server(uvicorn.Config(app, host=host, port=port, log_level="info")).run()

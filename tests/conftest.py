@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,13 +115,3 @@ def empty_registry() -> Iterator[Registry]:
 @pytest.fixture
 def settings(url: str, tmp_path: Path) -> Settings:
     return Settings(database_url=url, root=tmp_path, schedules_path=tmp_path / "schedules.toml")
-
-
-def wait_until(condition, timeout: float = 10.0):
-    """Wait for a fact, and return it."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end:
-        if fact := condition():
-            return fact
-        time.sleep(0.01)
-    raise AssertionError(f"it did not come true in {timeout} s")

@@ -11,7 +11,6 @@ and one commit. There is no timer: while an exchange is in flight outcomes gathe
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import logging
 import time
@@ -19,9 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-
-import psycopg
-from psycopg import AsyncConnection
 
 from . import database, materialise, runner
 from .config import DEFAULT_BUDGET, GRACE, Settings
@@ -37,6 +33,8 @@ PREFETCH = 0.25
 """Seconds of work to hold beside what runs: enough to hide a round trip, too little to be a hoard."""
 PATIENCE = 0.5
 """Seconds that an outcome waits for company while there are claimed jobs to start."""
+COMPANY = 0.02
+"""Seconds that an outcome waits at most for those of the jobs that run beside it, when no more can be claimed."""
 PULSE = 5.0
 """Seconds between exchanges while handlers run: how soon a cancelled job is told, and new work seen."""
 STUBBORN = 0.75
@@ -124,13 +122,7 @@ async def process_tick(
     finally:
         running.cancel()
         tick.drop_places()
-        await _close(queue.connection)
-
-
-async def _close(connection: AsyncConnection) -> None:
-    """Close without a word to the server that could block: the tick is over."""
-    with contextlib.suppress(psycopg.Error):
-        connection.pgconn.finish()
+        queue.leave()
 
 
 _abandoned: set[asyncio.Task[None]] = set()
@@ -182,7 +174,7 @@ class Tick:
         self.file: str | None = None
         self.opened_at = datetime.min
         self.started_at = datetime.min
-        self.exchanged = started
+        self.exchanged = self.last_outcome = started
         self._abandoned: list[int] = []
         self._low_water = 0
         self._needs: dict[str, float] = {}
@@ -269,11 +261,19 @@ class Tick:
         """Whether there is something to settle that has waited enough, or too little left to run."""
         if self.hungry():
             return True
+        return bool(self.places) and time.monotonic() >= self.next_exchange()
+
+    def next_exchange(self) -> float:
+        """When to go to the database if nothing asks for it sooner.
+
+        Outcomes go once no other follows at the pace at which jobs end, and not while there are jobs to start.
+        """
         if not self.outcomes:
-            return bool(self.places) and time.monotonic() - self.exchanged >= PULSE
+            return self.exchanged + PULSE
         if self.buffer:
-            return time.monotonic() - self.exchanged >= PATIENCE
-        return bool(self.places)
+            return self.exchanged + PATIENCE
+        pace = min(COMPANY, 2 * self.durations.mean)
+        return min(self.exchanged + PATIENCE, self.last_outcome + pace)
 
     def hungry(self) -> bool:
         """Whether more jobs should be claimed before those at hand run out."""
@@ -306,7 +306,8 @@ class Tick:
         )
 
     def suspect_in_flight(self) -> bool:
-        return any(place.job and place.job.losses for place in self.places)
+        held = [place.job for place in self.places if place.job]
+        return any(job.losses for job in [*held, *list(self.buffer)[:1]])
 
     def needs(self, type: str) -> float:
         """Seconds that a job of this type must be given: its time-out, else what its history says, else the floor."""
@@ -373,7 +374,7 @@ class Tick:
                 await self.run_job(place, job)
                 if place not in self.places or self.context_was_changed():
                     return
-                if time.monotonic() - turn > YIELD:
+                if self.buffer and time.monotonic() - turn > YIELD:
                     await asyncio.sleep(0)
                     turn = time.monotonic()
         finally:
@@ -418,8 +419,9 @@ class Tick:
 
     def settle(self, job: Job, outcome: Outcome) -> None:
         self.outcomes.append((job, outcome))
-        if isinstance(outcome, Done) and outcome.follow_ups:
-            self.drained = False
+        self.last_outcome = time.monotonic()
+        if job.key is not None or (isinstance(outcome, Done) and outcome.follow_ups):
+            self.drained = False  # The next of its key, or what follows from it, may be claimed now.
         if not self.buffer:
             self._wake.set()
 
@@ -441,7 +443,7 @@ class Tick:
         events = [place.cut_at + STUBBORN if place.cut_at else place.ends_at for place in self.places]
         if self.stop.asked:
             return min([*events, max(self.stop_by(), time.monotonic() + YIELD)])
-        events.append(self.exchanged + (PATIENCE if self.outcomes else PULSE))
+        events.append(self.next_exchange())
         return min(events) if self.over() else min([*events, self.deadline])
 
     def look_after_places(self) -> None:

@@ -148,6 +148,10 @@ class Queue:
         set_json_loads(msgspec.json.decode, connection)
         self.connection = connection
 
+    def leave(self) -> None:
+        """Drop the connection, without waiting for a server that may not answer."""
+        self.connection.pgconn.finish()
+
     async def open(
         self, wanted: Wanted, *, file: str | None, budget: float, trigger: Trigger
     ) -> Opening:
@@ -253,10 +257,12 @@ class Queue:
         try:
             return await self.send(*batch)
         except DatabaseUnavailable:
+            self.leave()
             self._adopt(await self._reconnect())
-            give_back = Statement("release_unknown", {"tick": self.tick, "held": list(held)})
-            replies = await self.send(*batch, give_back)
-            return await self._recount(replies[:-1], outcomes)
+            known = [*held, *(job.id for job, _ in outcomes)]
+            give_back = Statement("release_unknown", {"tick": self.tick, "held": known})
+            _, *replies = await self.send(give_back, *batch)
+            return await self._recount(replies, outcomes)
 
     async def _recount(
         self, replies: list[Reply], outcomes: Sequence[tuple[Job, Outcome]]

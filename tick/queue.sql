@@ -1,15 +1,16 @@
 -- Every transition of a job, one named statement each, in the order a job lives them.
 --
---                enqueue · follow_up · materialise
+--            enqueue, materialise, complete_and_enqueue
 --                             |
---                             v         claim · claim_suspect
---    +-------------------> pending -----------------------------> running --+-> done        complete · complete_with
---    |                      |   ^                                   |  |    |               · complete_and_enqueue
---    | replay               |   +-- retry · snooze · release -------+  |    +-> dead        bury · reclaim
---    |                      |       · reclaim                          |    |
---    |                      v cancel                                   |    |
---    +------------------ cancelled <------- stop_cancelled -----------+    |
---    +---------------------------------------------------------------------+
+--                             v       claim, claim_suspect
+--    +-------------------> pending ------------------------> running --+--> done        complete, complete_with,
+--    |                      |   ^                              |  |    |                complete_and_enqueue
+--    |                      |   |   retry, snooze, release,    |  |    +--> dead -----+ bury, reclaim
+--    |                      |   +-- release_unknown, reclaim --+  |                   |
+--    |               cancel v                                     | retry, snooze,    |
+--    +----- replay --- cancelled <--------------------------------+ release, reclaim, |
+--    |                                                              stop_cancelled    |
+--    +----- replay -------------------------------------------------------------------+
 --
 -- A job's fence is (id << 20) | (attempt mod 2^20), as `Job.fence` builds it: every write after the claim names it, so
 -- a write from a claim that was lost changes nothing. `id = any(...) and fence = any(...)` is an index scan and a
@@ -75,7 +76,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
        select j.id from tick.jobs j
         where j.status = 'pending' and j.losses > 0 and j.run_at <= tick.now() and j.type = any(%(types)s)
           and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
-          and (j.key is null or not exists (select from tick.jobs r where r.key = j.key and r.status = 'running'))
+          and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null)
         order by j.run_at, j.id limit 1 for update skip locked))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
           key, schedule, "window", priority, run_at
@@ -83,7 +84,8 @@ returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extr
 -- name: claim  (pending -> running)
 -- `id = any(array(...))` and not a join: the join turns into a hash join over the table at 100 rows and claims 17,000
 -- jobs a second where this claims 75,000. Of the jobs that share a key only the first that is due can be claimed, and
--- none while one of them runs; what slips through a race is refused by jobs_one_running_per_key.
+-- none while one of them runs; what slips through a race is refused by jobs_one_running_per_key. Scalar subqueries and
+-- not `not exists`, which is planned as a hash of every running row.
 update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick)s, started_at = tick.now(),
        lease_expires_at = tick.now() + make_interval(secs => %(lease)s)
  where id = any(array(
@@ -92,11 +94,11 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
                where j.status = 'pending' and j.losses = 0 and j.priority = level.priority and j.run_at <= tick.now()
                  and j.type = any(%(types)s)
                  and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
-                 and (j.key is null or not exists (
-                        select from tick.jobs r where r.key = j.key and r.status = 'running')
-                      and not exists (
-                        select from tick.jobs e where e.key = j.key and e.status = 'pending' and e.run_at <= tick.now()
-                           and (-e.priority, e.run_at, e.id) < (-j.priority, j.run_at, j.id)))
+                 and (j.key is null or (
+                        select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null
+                      and j.id = (
+                        select e.id from tick.jobs e where e.key = j.key and e.status = 'pending' and e.run_at <= tick.now()
+                         order by e.priority desc, e.run_at, e.id limit 1))
                order by j.run_at, j.id limit %(limit)s for update skip locked) due
        where not (%(alone)s and exists (
               select from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0))
@@ -246,7 +248,9 @@ select %(tick)s, %(trigger)s, %(delivery_id)s, %(scheduled_for)s, %(file)s, %(bu
  cross join lateral (select count(*) from (
        select from tick.pending_priorities level cross join lateral (
               select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.priority = level.priority
-                 and j.run_at <= tick.now() limit 10001) due limit 10001) counted where idle) as l (jobs_left)
+                 and j.run_at <= tick.now() limit 10001) due
+       union all select from tick.jobs where status = 'pending' and losses > 0 and run_at <= tick.now()
+       limit 10001) counted where idle) as l (jobs_left)
 returning tick.now(), finished_at is not null, "left", %(file)s::text is null or exists (
           select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour')
 
@@ -293,7 +297,9 @@ update tick.ticks set finished_at = tick.now(), used = %(used)s, materialised = 
        stale = %(stale)s, error = %(error)s, "left" = (select count(*) from (
            select from tick.pending_priorities level cross join lateral (
                   select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.priority = level.priority
-                     and j.run_at <= tick.now() limit 10001) due limit 10001) counted)
+                     and j.run_at <= tick.now() limit 10001) due
+           union all select from tick.jobs where status = 'pending' and losses > 0 and run_at <= tick.now()
+           limit 10001) counted)
  where id = %(tick)s
 returning "left"
 

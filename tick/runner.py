@@ -80,8 +80,8 @@ def _call_loop(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if future.done():
         return
-    if isinstance(error, StopIteration | asyncio.CancelledError | KeyboardInterrupt | SystemExit):
-        # A future refuses the first, and asyncio would end the tick for the others.
+    if isinstance(error, StopIteration) or (error and not isinstance(error, Exception)):
+        # A future refuses a StopIteration; the others end the awaiting task, or the whole loop.
         error = _Raised(error)
     if error is None:
         future.set_result(result)
@@ -110,12 +110,17 @@ async def run(
         else:
             returned = await threads.run(lambda: handler.function(**arguments))
     except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the tick
-        if isinstance(error, asyncio.CancelledError) and asyncio.current_task().cancelling():
+        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
         return failed(job, handler, error.error if isinstance(error, _Raised) else error)
     if returned is None and not context.follow_ups:
         return NOTHING
     return Done(_result(returned), context.follow_ups)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def failed(job: Job, handler: Handler[..., ..., Any], error: BaseException) -> Outcome:

@@ -13,7 +13,6 @@ from tests.factories import job, move_clock, statuses, tick
 from tick import schedules
 
 
-
 @pytest.fixture(autouse=True)
 def handler(empty_registry):
     @public.job
@@ -113,7 +112,9 @@ def test_windows_are_deduped_by_the_table_even_when_the_cursor_was_lost(conn, de
     app = deploy('cron = "0 * * * *"')
     app.tick("2026-03-01T10:00Z")
     app.tick("2026-03-01T11:00Z")
-    conn.execute("update tick.definitions set cursor = cursor - interval '1 hour'; update tick.entries set next_window = now() - interval '2 years'")
+    conn.execute(
+        "update tick.definitions set cursor = cursor - interval '1 hour'; update tick.entries set next_window = now() - interval '2 years'"
+    )
     app.tick("2026-03-01T11:01Z")
     assert windows(conn) == ["01 11:00"]
 
@@ -205,7 +206,13 @@ class TestEdits:
 
     def test_an_edit_that_is_taken_back_the_next_day_does_not_back_fill(self, conn, deploy):
         eight, nine = 'cron = "0 8 * * *"', 'cron = "0 9 * * *"'
-        for rule, at in ((eight, "01T07:00"), (eight, "01T08:00"), (nine, "01T10:00"), (nine, "02T09:00"), (eight, "02T12:00")):
+        for rule, at in (
+            (eight, "01T07:00"),
+            (eight, "01T08:00"),
+            (nine, "01T10:00"),
+            (nine, "02T09:00"),
+            (eight, "02T12:00"),
+        ):
             deploy(rule).tick(f"2026-03-{at}Z")
         assert windows(conn) == ["01 08:00", "02 09:00"]
         deploy(eight).tick("2026-03-03T08:00Z")
@@ -234,9 +241,14 @@ class TestEdits:
         app.tick("2026-03-01T11:00Z")
         assert job(conn, 1)["payload"] == {"word": "b"}
 
-    @pytest.mark.parametrize(("one", "other"), [("*/3 * * * *", "*/4 * * * *"), ("*/5 * * * *", "*/5 * * * *"), ("7 * * * *", "8 * * * *")])
+    @pytest.mark.parametrize(
+        ("one", "other"), [("*/3 * * * *", "*/4 * * * *"), ("*/5 * * * *", "*/5 * * * *"), ("7 * * * *", "8 * * * *")]
+    )
     def test_two_deployments_that_tick_in_turn_neither_lose_nor_double_a_window(self, conn, deploy, one, other):
-        apps = [deploy(f'cron = "{rule}"\ncatch_up = "all"\ndescription = "{n}"', f"{n}.toml") for n, rule in enumerate((one, other))]
+        apps = [
+            deploy(f'cron = "{rule}"\ncatch_up = "all"\ndescription = "{n}"', f"{n}.toml")
+            for n, rule in enumerate((one, other))
+        ]
         start = "2026-03-01T10:00Z"
         for app in apps:
             app.tick(start)
@@ -247,7 +259,9 @@ class TestEdits:
         expected = {
             f"{w:%d %H:%M}"
             for rule in (one, other)
-            for w in public.windows(rule, after=datetime(2026, 3, 1, 10, tzinfo=UTC), until=datetime(2026, 3, 1, 12, tzinfo=UTC))
+            for w in public.windows(
+                rule, after=datetime(2026, 3, 1, 10, tzinfo=UTC), until=datetime(2026, 3, 1, 12, tzinfo=UTC)
+            )
         }
         assert windows(conn) == sorted(expected)
 

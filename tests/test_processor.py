@@ -106,7 +106,11 @@ class TestOutcomes:
         row = self.run(conn, settings, work)
         assert (row["status"], row["result"]) == ("done", {"at": "2026-01-01T00:00:00Z", "n": [1, 2]})
 
-    @pytest.mark.parametrize("value", [object(), b"\xff".decode("latin1") * 70_000, "a\0b", {1: {2}}, float("nan")], ids=lambda v: type(v).__name__)
+    @pytest.mark.parametrize(
+        "value",
+        [object(), b"\xff".decode("latin1") * 70_000, "a\0b", {1: {2}}, float("nan")],
+        ids=lambda v: type(v).__name__,
+    )
     def test_a_result_that_cannot_be_stored_does_not_undo_the_work(self, conn, settings, value):
         assert self.run(conn, settings, lambda: value)["status"] == "done"
 

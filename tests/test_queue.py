@@ -17,7 +17,9 @@ from tick.queue import Queue, Statement, Wanted
 OOPS = Failure("ValueError: no", "Traceback ...")
 
 
-def wanting(limit: int = 100, *, types: tuple[str, ...] = ("noop",), alone: bool = False, remaining: float = 50.0) -> Wanted:
+def wanting(
+    limit: int = 100, *, types: tuple[str, ...] = ("noop",), alone: bool = False, remaining: float = 50.0
+) -> Wanted:
     return Wanted(limit, list(types), remaining, remaining + 4, alone)
 
 
@@ -144,7 +146,9 @@ class TestClaim:
 
     def test_uses_its_index_and_not_the_table(self, conn, url):
         jobs(conn, count=3000)
-        conn.execute("insert into tick.jobs (type, status, finished_at) select 'noop', 'done', now() from generate_series(1, 3000)")
+        conn.execute(
+            "insert into tick.jobs (type, status, finished_at) select 'noop', 'done', now() from generate_series(1, 3000)"
+        )
         conn.execute("analyze tick.jobs")
         text = queue.statements()["claim"]
         params = {"tick": NEVER, "types": ["noop"], "remaining": 50.0, "lease": 54.0, "alone": False, "limit": 500}
@@ -164,7 +168,9 @@ class TestSettle:
     def test_a_follow_up_commits_with_its_parent(self, conn, url):
         a_job(conn)
         settle(url, Done(None, [NewJob("next", b'{"n": 1}', delay=60.0, key="k", max_attempts=2)]))
-        row = conn.execute("select payload, key, max_attempts, run_at - created_at from tick.jobs where type = 'next'").fetchone()
+        row = conn.execute(
+            "select payload, key, max_attempts, run_at - created_at from tick.jobs where type = 'next'"
+        ).fetchone()
         assert row == ({"n": 1}, "k", 2, timedelta(seconds=60))
 
     def test_a_follow_up_of_a_lost_claim_does_not_exist(self, conn, url):
@@ -184,7 +190,12 @@ class TestSettle:
         row = job(conn, id)
         assert (row["status"], row["failures"], row["losses"], row["attempt"]) == ("pending", 1, 0, 1)
         assert row["last_error"] == "ValueError: no"
-        assert row["errors"][0] | {"at": 0} == {"attempt": 1, "at": 0, "error": "ValueError: no", "traceback": "Traceback ..."}
+        assert row["errors"][0] | {"at": 0} == {
+            "attempt": 1,
+            "at": 0,
+            "error": "ValueError: no",
+            "traceback": "Traceback ...",
+        }
         assert timedelta(seconds=29) < row["run_at"] - datetime.now(UTC) < timedelta(seconds=31)
 
     def test_only_the_last_errors_are_kept(self, conn, url):
@@ -259,7 +270,9 @@ class TestSettle:
         conn.execute("analyze tick.jobs")
         ids = list(range(1, 501))
         params = {"ids": ids, "fences": [i << 20 | 1 for i in ids]}
-        plan = "\n".join(row[0] for row in psycopg.ClientCursor(conn).execute("explain " + queue.statements()["complete"], params))
+        plan = "\n".join(
+            row[0] for row in psycopg.ClientCursor(conn).execute("explain " + queue.statements()["complete"], params)
+        )
         assert "jobs_pkey" in plan and "jobs_leases" not in plan, plan
 
 

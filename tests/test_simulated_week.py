@@ -45,7 +45,9 @@ def real_schedules() -> list[dict]:
             n = len(entries)
             rule = {"cron": cron["cron"]} if cron["cron"] else SPOKEN[cron["as_written"]]
             name = re.sub(r"[^\w.-]", "-", f"{n}-{project['project']}-{cron['name']}")[:100]
-            entries.append({"name": name, "timezone": cron["timezone"] or "UTC", "catch_up": "all" if n % 2 else "latest"} | rule)
+            entries.append(
+                {"name": name, "timezone": cron["timezone"] or "UTC", "catch_up": "all" if n % 2 else "latest"} | rule
+            )
     return entries
 
 

@@ -51,7 +51,7 @@ _HOMES = {
     "windows": "cron",
 }
 
-__all__ = list(_HOMES)  # noqa: PLE0605 - one list of names, above
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

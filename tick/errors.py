@@ -1,21 +1,21 @@
 """What can go wrong, drawn.
 
-    TickError
-    ├── ConfigurationError          a setting, a module or a file is not usable (exit code 2)
-    │   ├── CronError               an expression that is refused, with what to write instead
-    │   ├── SchedulesFileError      every problem of a schedules file, in one go
-    │   ├── DuplicateHandler        two handlers for one type
-    │   └── HandlerError            a function that cannot be a handler
-    ├── DatabaseError               the database cannot be used as it is
-    │   ├── DatabaseUnavailable     no connection (HTTP 503; exit code 75)
-    │   ├── NotMigrated             a migration is missing: says which command to run
-    │   └── MigrationError          an applied migration has changed or is missing
-    ├── InvalidPayload              a payload that does not fit its handler's parameters
-    ├── UnknownJobType              no handler has this type
-    ├── JobNotFound                 no job has this id
-    └── InvalidTransition           a job whose status does not allow what was asked
+TickError
+├── ConfigurationError          a setting, a module or a file is not usable (exit code 2)
+│   ├── CronError               an expression that is refused, with what to write instead
+│   ├── SchedulesFileError      every problem of a schedules file, in one go
+│   ├── DuplicateHandler        two handlers for one type
+│   └── HandlerError            a function that cannot be a handler
+├── DatabaseError               the database cannot be used as it is
+│   ├── DatabaseUnavailable     no connection (HTTP 503; exit code 75)
+│   ├── NotMigrated             a migration is missing: says which command to run
+│   └── MigrationError          an applied migration has changed or is missing
+├── InvalidPayload              a payload that does not fit its handler's parameters
+├── UnknownJobType              no handler has this type
+├── JobNotFound                 no job has this id
+└── InvalidTransition           a job whose status does not allow what was asked
 
-    Permanent, Retry, Snooze        not errors of tick: a handler raises them to say how its attempt ended
+Permanent, Retry, Snooze        not errors of tick: a handler raises them to say how its attempt ended
 """
 
 from __future__ import annotations
@@ -136,9 +136,7 @@ class Retry(Exception):
 class Snooze(Exception):
     """Raised by a handler: not now. It runs again `until` an instant or `after` so long; this is no failure."""
 
-    def __init__(
-        self, *, until: datetime | None = None, after: float | timedelta | None = None
-    ) -> None:
+    def __init__(self, *, until: datetime | None = None, after: float | timedelta | None = None) -> None:
         if (until is None) == (after is None):
             raise TypeError("Snooze takes either until= or after=")
         if until is not None and until.tzinfo is None:

@@ -33,6 +33,7 @@ R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
 Duration = str | float | timedelta
+ExceptionType = type[BaseException]
 
 
 class Context:
@@ -51,9 +52,7 @@ class Context:
 
     __slots__ = ("_job", "_monotonic_deadline", "_registry", "cancelled", "deadline", "follow_ups")
 
-    def __init__(
-        self, job: Job, deadline: datetime, monotonic_deadline: float, registry: Registry
-    ) -> None:
+    def __init__(self, job: Job, deadline: datetime, monotonic_deadline: float, registry: Registry) -> None:
         self._job = job
         self._monotonic_deadline = monotonic_deadline
         self._registry = registry
@@ -160,7 +159,7 @@ class Handler(Generic[P, Q, R]):
     timeout: float | None = None
     priority: int = 0
     backoff: Backoff = field(default_factory=Backoff)
-    permanent_on: tuple[type[BaseException], ...] = ()
+    permanent_on: tuple[ExceptionType, ...] = ()
     options: Options = field(default_factory=Options)
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
@@ -204,9 +203,7 @@ class Handler(Generic[P, Q, R]):
     @overload
     def enqueue(self, connection: Connection[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...
     @overload
-    def enqueue(
-        self, connection: AsyncConnection[Any], /, *args: P.args, **kwargs: P.kwargs
-    ) -> Awaitable[JobId]: ...
+    def enqueue(self, connection: AsyncConnection[Any], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[JobId]: ...
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Put a job in, in the connection's own transaction; its id (to be awaited on an async connection).
 
@@ -290,12 +287,14 @@ def job(
     timeout: Duration | None = None,
     priority: int = 0,
     backoff: Backoff | Sequence[Duration] | None = None,
-    permanent_on: Iterable[type[BaseException]] | type[BaseException] = (),
+    permanent_on: Iterable[ExceptionType] | ExceptionType = (),
 ) -> _Decorator: ...
 def job(function: Any = None, /, **options: Any) -> Any:
     """Make a function, plain or a coroutine function, the handler of a type.
 
     Args:
+        function: the handler, when there are no options: `@tick.job`.
+        **options: as follows.
         type: the type; the function's name by default.
         max_attempts: failures after which a job is dead, from 1 to 100; 5 by default.
         timeout: how long an attempt may take: "30s", seconds, or a timedelta; what is left of the tick by default.
@@ -310,9 +309,7 @@ def job(function: Any = None, /, **options: Any) -> Any:
 
 class _Decorator:
     @overload
-    def __call__(
-        self, function: Callable[Concatenate[Context, P], R], /
-    ) -> Handler[P, Concatenate[Context, P], R]: ...
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> Handler[P, Concatenate[Context, P], R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> Handler[P, P, R]: ...
     def __call__(self, function: Any, /) -> Any: ...
@@ -326,11 +323,11 @@ def _register(
     timeout: Duration | None = None,
     priority: int = 0,
     backoff: Backoff | Sequence[Duration] | None = None,
-    permanent_on: Iterable[type[BaseException]] | type[BaseException] = (),
+    permanent_on: Iterable[ExceptionType] | ExceptionType = (),
 ) -> Handler[..., ..., Any]:
     name = type or getattr(function, "__name__", "")
     if not callable(function) or not name or name == "<lambda>":
-        raise HandlerError(f"{function!r} has no name to be a type: @tick.job(type=\"...\")")
+        raise HandlerError(f'{function!r} has no name to be a type: @tick.job(type="...")')
     if not 1 <= max_attempts <= 100:
         raise HandlerError(f"{name}: max_attempts={max_attempts} is not from 1 to 100")
     handler: Handler[..., ..., Any] = Handler(

@@ -37,7 +37,7 @@ class Job(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A row to be: what `enqueue` inserts. `delay` and `timeout` are in seconds; `delay` counts from `run_at` or now."""
+    """A row to be: what `enqueue` inserts. Seconds in `delay`, which counts from `run_at` or now, and `timeout`."""
 
     type: str
     payload: bytes

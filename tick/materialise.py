@@ -37,7 +37,7 @@ def entries(path: Path, registry: Registry, budget: float) -> list[dict[str, Any
 
 
 def check(loaded: Iterable[Schedule], registry: Registry, budget: float) -> list[str]:
-    """One line for each schedule whose type has no handler, whose payload does not fit it, or whose time-out no budget can hold."""
+    """One line for each schedule without a handler, with a payload that does not fit it, or too long a time-out."""
     problems = []
     for schedule in loaded:
         try:
@@ -95,9 +95,7 @@ def _window(schedule: Schedule, window: datetime) -> dict[str, Any]:
     }
 
 
-def _skip(
-    schedule: str, first: datetime, last: datetime, count: int | None, reason: str
-) -> dict[str, Any]:
+def _skip(schedule: str, first: datetime, last: datetime, count: int | None, reason: str) -> dict[str, Any]:
     return {
         "schedule": schedule,
         "first_window": first,

@@ -28,8 +28,7 @@ def encode(type: str, payload: Mapping[str, Any]) -> bytes:
     if len(encoded) > MOST_BYTES:
         raise InvalidPayload(
             type,
-            f"it is {len(encoded):,} bytes of JSON, of {MOST_BYTES:,} at most; "
-            "store the data, and pass its id",
+            f"it is {len(encoded):,} bytes of JSON, of {MOST_BYTES:,} at most; store the data, and pass its id",
         )
     if _NUL.search(encoded):
         raise InvalidPayload(type, "it holds a NUL character, which Postgres cannot store")
@@ -97,9 +96,7 @@ def _hints(function: Callable[..., Any], type: str) -> dict[str, Any]:
         raise HandlerError(f"the handler of {type!r} has an annotation that cannot be found: {error}") from None
 
 
-def _context_parameter(
-    signature: inspect.Signature, hints: dict[str, Any], context: Any
-) -> str | None:
+def _context_parameter(signature: inspect.Signature, hints: dict[str, Any], context: Any) -> str | None:
     annotated = [name for name in signature.parameters if hints.get(name) is context]
     return next(iter(annotated), "ctx" if "ctx" in signature.parameters else None)
 
@@ -107,8 +104,7 @@ def _context_parameter(
 def _field(type: str, name: str, parameter: inspect.Parameter, hints: dict[str, Any]) -> Any:
     if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
         raise HandlerError(
-            f"the handler of {type!r} takes {parameter}, which a JSON object cannot name; "
-            "give it a plain parameter"
+            f"the handler of {type!r} takes {parameter}, which a JSON object cannot name; give it a plain parameter"
         )
     annotation = hints.get(name, Any)
     if parameter.default is parameter.empty:

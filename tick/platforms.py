@@ -16,9 +16,7 @@ MARGIN = 8.0
 """Seconds before the platform's own deadline by which a tick's budget ends: grace, answer, and the platform's kill."""
 
 
-def budget(
-    settings: Settings, *, asked: float | None = None, scope: Mapping[str, Any] | None = None
-) -> float:
+def budget(settings: Settings, *, asked: float | None = None, scope: Mapping[str, Any] | None = None) -> float:
     """The budget of a tick in seconds: what was asked, TICK_BUDGET, what the platform leaves, else 50; the least.
 
     A request may only lower what is set, and nothing may outlive the platform's deadline where that is known.

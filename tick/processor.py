@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from . import database, materialise, runner
 from .config import DEFAULT_BUDGET, GRACE, Settings
@@ -25,7 +25,7 @@ from .errors import ConfigurationError, DatabaseUnavailable
 from .handlers import Context, Registry
 from .history import Durations
 from .jobs import Done, Job, Outcome, Released
-from .queue import DUE_LIMIT, DueEntry, Exchange, Plans, Queue, Trigger, Wanted
+from .queue import DUE_LIMIT, DueEntry, Plans, Queue, Trigger, Wanted
 
 FLOOR = 1.0
 """Seconds that a type without a time-out or a history is taken to need."""
@@ -152,9 +152,7 @@ class Place:
 class Tick:
     """The state of one tick: what it holds, what runs, what waits to be settled."""
 
-    def __init__(
-        self, settings: Settings, registry: Registry, queue: Queue, started: float, budget: float
-    ) -> None:
+    def __init__(self, settings: Settings, registry: Registry, queue: Queue, started: float, budget: float) -> None:
         self.settings = settings
         self.registry = registry
         self.queue = queue
@@ -172,8 +170,8 @@ class Tick:
         self.drained = False
         self.due: list[DueEntry] = []
         self.file: str | None = None
-        self.opened_at = datetime.min
-        self.started_at = datetime.min
+        self.opened_at = datetime.min.replace(tzinfo=UTC)
+        self.started_at = datetime.min.replace(tzinfo=UTC)
         self.exchanged = self.last_outcome = started
         self._abandoned: list[int] = []
         self._low_water = 0
@@ -200,9 +198,7 @@ class Tick:
         self.file = materialise.fingerprint(self.settings.schedules_path, self.registry)
         wanted = self.wanted()
         asked = time.monotonic()
-        opening = await self.queue.open(
-            wanted, file=self.file, budget=self.report.budget, trigger=trigger
-        )
+        opening = await self.queue.open(wanted, file=self.file, budget=self.report.budget, trigger=trigger)
         self.opened_at = opening.now
         self.started_at = opening.now - timedelta(seconds=asked - self.started)
         self.durations = Durations(opening.history)
@@ -328,9 +324,7 @@ class Tick:
         wanted = self.wanted()
         held = [place.job.id for place in self.places if place.job]
         held += [job.id for job in self.buffer] + self._abandoned
-        exchange = await self.queue.exchange(
-            outcomes, wanted, plans, held=held, listen=bool(self.places)
-        )
+        exchange = await self.queue.exchange(outcomes, wanted, plans, held=held, listen=bool(self.places))
         self.exchanged = time.monotonic()
         self.report.materialised += exchange.materialised
         self.count(exchange.settled, len(outcomes))
@@ -406,7 +400,8 @@ class Tick:
                 place.task.uncancel()
             outcome = runner.stopped(job, handler, place.why, time.monotonic() - place.started)
             if not handler.is_async and place.why in ("deadline", "stop"):
-                return self.abandon(place)
+                self.abandon(place)
+                return
         if place not in self.places:
             return  # It was abandoned while it ran: its outcome is no longer this tick's to write.
         place.job, place.cut_at = None, None
@@ -432,9 +427,7 @@ class Tick:
     async def wait(self) -> None:
         """Until something has happened, or is due to."""
         self._wake.clear()
-        timer = asyncio.get_running_loop().call_later(
-            max(0.0, self.next_event() - time.monotonic()), self._wake.set
-        )
+        timer = asyncio.get_running_loop().call_later(max(0.0, self.next_event() - time.monotonic()), self._wake.set)
         await self._wake.wait()
         timer.cancel()
 

@@ -9,14 +9,13 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, assert_never
+from typing import Any, NamedTuple, Self, assert_never
 
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.types.json import set_json_loads
-
 from psycopg.rows import tuple_row
+from psycopg.types.json import set_json_loads
 
 from . import database
 from .config import Settings
@@ -60,7 +59,7 @@ class Reply(NamedTuple):
     """What one statement came back with."""
 
     rows: list[tuple[Any, ...]]
-    count: int
+    changed: int
 
 
 class DueEntry(NamedTuple):
@@ -88,7 +87,7 @@ class Opening(NamedTuple):
 
 
 class Exchange(NamedTuple):
-    """What an exchange gave back: the jobs claimed, the outcomes accepted by what they count as, which jobs to cancel."""
+    """What an exchange gave back: the jobs claimed, how many outcomes of each kind were accepted, what to cancel."""
 
     jobs: list[Job]
     settled: dict[str, int]
@@ -152,9 +151,7 @@ class Queue:
         """Drop the connection, without waiting for a server that may not answer."""
         self.connection.pgconn.finish()
 
-    async def open(
-        self, wanted: Wanted, *, file: str | None, budget: float, trigger: Trigger
-    ) -> Opening:
+    async def open(self, wanted: Wanted, *, file: str | None, budget: float, trigger: Trigger) -> Opening:
         """Reclaim, claim, and read what is due, in one round trip; an idle tick is finished by it."""
         reclaimed, due, history, _, *claims, opened = await self.send(
             Statement("reclaim", {"message": LOST, "most_losses": MOST_LOSSES, "keep": ERRORS_KEPT,
@@ -173,7 +170,7 @@ class Queue:
             file_known=known,
             due=[DueEntry._make(row) for row in due.rows],
             history=dict(history.rows),
-            reclaimed=reclaimed.count,
+            reclaimed=reclaimed.changed,
             buried=reclaimed.rows.count(("dead",)),
             jobs=_jobs(claims),
         )
@@ -264,15 +261,13 @@ class Queue:
             _, *replies = await self.send(give_back, *batch)
             return await self._recount(replies, outcomes)
 
-    async def _recount(
-        self, replies: list[Reply], outcomes: Sequence[tuple[Job, Outcome]]
-    ) -> list[Reply]:
+    async def _recount(self, replies: list[Reply], outcomes: Sequence[tuple[Job, Outcome]]) -> list[Reply]:
         """Count as settled what had been committed before the reply to it was lost."""
         if not outcomes:
             return replies
         (settled,) = await self.send(Statement("already_settled", _fences(outcomes)))
-        missing = settled.rows[0][0] - sum(r.count for r in replies[: len(settlements(outcomes))])
-        return [replies[0]._replace(count=replies[0].count + missing), *replies[1:]]
+        missing = settled.rows[0][0] - sum(r.changed for r in replies[: len(settlements(outcomes))])
+        return [replies[0]._replace(changed=replies[0].changed + missing), *replies[1:]]
 
     async def send(self, *batch: Statement) -> list[Reply]:
         """Run the statements in one round trip and one transaction; a lost race is run again, three times at most.
@@ -287,9 +282,7 @@ class Queue:
                 if resend == RESENDS:
                     raise
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
-                raise DatabaseUnavailable(
-                    f"the database went away: {database.one_line(error)}"
-                ) from error
+                raise DatabaseUnavailable(f"the database went away: {database.one_line(error)}") from error
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise await self._explain(error) from error
         raise AssertionError("unreachable: the last resend returns or raises")
@@ -297,10 +290,7 @@ class Queue:
     async def _send_once(self, batch: Sequence[Statement]) -> list[Reply]:
         self.round_trips += 1
         async with self.connection.pipeline():
-            cursors = [
-                await self.connection.execute(self._sql[name], params, binary=True)
-                for name, params in batch
-            ]
+            cursors = [await self.connection.execute(self._sql[name], params, binary=True) for name, params in batch]
         return [Reply(await _rows(cursor), cursor.rowcount) for cursor in cursors]
 
     async def _explain(self, error: psycopg.Error) -> Exception:
@@ -362,7 +352,7 @@ def _counts(settles: Sequence[Statement], replies: Sequence[Reply]) -> dict[str,
     counts: dict[str, int] = {}
     for statement, reply in zip(settles, replies, strict=False):
         name = _COUNTS_AS[statement.name]
-        counts[name] = counts.get(name, 0) + reply.count
+        counts[name] = counts.get(name, 0) + reply.changed
     return counts
 
 
@@ -375,8 +365,7 @@ def settlements(outcomes: Sequence[tuple[Job, Outcome]]) -> list[Statement]:
     for job, outcome in sorted(outcomes):
         kinds.setdefault(_transition(outcome), []).append((job, outcome))
     return [
-        Statement(name.split("/")[0], _fences(settled) | _details(name, settled))
-        for name, settled in kinds.items()
+        Statement(name.split("/")[0], _fences(settled) | _details(name, settled)) for name, settled in kinds.items()
     ]
 
 
@@ -442,7 +431,7 @@ class JobId(int):
 
     created: bool
 
-    def __new__(cls, id: int, *, created: bool) -> JobId:
+    def __new__(cls, id: int, *, created: bool) -> Self:
         self = super().__new__(cls, id)
         self.created = created
         return self

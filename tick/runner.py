@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import queue
 import threading
@@ -71,10 +72,9 @@ class Threads:
 
 
 def _call_loop(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
-    try:
+    # A closed loop is a tick that is over: nobody waits for this result, and the lease expires.
+    with contextlib.suppress(RuntimeError):
         loop.call_soon_threadsafe(*call)
-    except RuntimeError:
-        pass  # The tick is over and its loop closed: nobody waits for this result, and the lease expires.
 
 
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -97,9 +97,7 @@ class _Raised(Exception):
         self.error = error
 
 
-async def run(
-    job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads
-) -> Outcome:
+async def run(job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads) -> Outcome:
     """Call the handler and say how it ended. Only being cancelled from outside leaves as an exception."""
     try:
         arguments = handler.parameters.fit(job.payload)
@@ -109,7 +107,7 @@ async def run(
             returned = await handler.function(**arguments)
         else:
             returned = await threads.run(lambda: handler.function(**arguments))
-    except BaseException as error:  # noqa: BLE001 - a handler's SystemExit must not end the tick
+    except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
         return failed(job, handler, error.error if isinstance(error, _Raised) else error)

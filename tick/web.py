@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ class Service:
         self._registry = registry
         self.stops: set[Stop] = set()
         self.background: set[asyncio.Task[Any]] = set()
-        self._health: tuple[float, JSONResponse] | None = None
+        self._health: tuple[float, Response] = (-math.inf, Response())
 
     @cached_property
     def settings(self) -> Settings:
@@ -51,6 +52,10 @@ class Service:
         registry = self._registry or handlers.load(self.settings.modules, self.settings.root)
         registry.check(platforms.budget(self.settings))
         return registry
+
+    def start(self) -> None:
+        """Load settings and handlers, so that what cannot work is an error at start and not at the first tick."""
+        self.registry  # noqa: B018 - reading it loads it
 
     def stop(self) -> None:
         """Ask every tick in flight to end."""
@@ -63,9 +68,7 @@ class Service:
         if refusal or request.method == "HEAD":
             return refusal or Response(headers=NO_STORE)
         try:
-            budget = platforms.budget(
-                self.settings, asked=_asked_budget(request), scope=request.scope
-            )
+            budget = platforms.budget(self.settings, asked=_asked_budget(request), scope=request.scope)
         except ValueError:
             return problem(400, "Bad budget", "budget must be a number of seconds from 1")
         if _may_leave(request):
@@ -114,13 +117,13 @@ class Service:
         except ConfigurationError as error:
             return problem(500, "The configuration cannot be used", str(error))
 
-    async def health(self, request: Request) -> Response:
+    async def health(self, _: Request) -> Response:
         """200 while ticks come as they should, 503 once they have stopped; anybody may ask."""
-        now = time.monotonic()
-        if self._health is None or now - self._health[0] > HEALTH_SECONDS:
-            response = await self.answer(self.look)
-            self._health = (now, response)  # type: ignore[assignment]
-        return self._health[1]
+        asked, answer = self._health
+        if time.monotonic() - asked >= HEALTH_SECONDS:
+            answer = await self.answer(self.look)
+            self._health = (time.monotonic(), answer)
+        return answer
 
     async def look(self) -> Response:
         async with database.connect(self.settings.database_url or "") as connection:
@@ -130,11 +133,11 @@ class Service:
         return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
 
 
-def judge(
-    since: float | None, last: Any, installed: float | None, gap: float | None
-) -> dict[str, Any]:
-    """The answer of /health from: seconds since the last tick, its start, seconds since the installation, the
-    median seconds between the last twenty ticks.
+def judge(since: float | None, last: Any, installed: float | None, gap: float | None) -> dict[str, Any]:
+    """The answer of /health.
+
+    From the seconds since the last tick, its start, the seconds since the installation, and the median of the seconds
+    between the last twenty ticks.
 
     Ticks have stopped after three intervals without one; the interval is what they have kept, a minute at least.
     """
@@ -153,9 +156,7 @@ def is_authorised(header: str, secrets: tuple[str, ...]) -> bool:
     """Whether the Authorization header carries one of the secrets, in a time that tells nothing about them."""
     scheme, _, given = header.partition(" ")
     digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
-    matches = [
-        hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets
-    ]
+    matches = [hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets]
     return scheme.lower() == "bearer" and any(matches)
 
 
@@ -173,20 +174,18 @@ def _may_leave(request: Request) -> bool:
 def problem(status: int, title: str, detail: str, **headers: str) -> JSONResponse:
     """An error as RFC 9457 has it."""
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(
-        body, status, headers=NO_STORE | headers, media_type="application/problem+json"
-    )
+    return JSONResponse(body, status, headers=NO_STORE | headers, media_type="application/problem+json")
 
 
-async def not_found(request: Request, error: Exception) -> Response:
+async def not_found(request: Request, _: Exception) -> Response:
     return problem(404, "Not found", f"there is nothing at {request.url.path}; try /tick or /health")
 
 
-async def not_allowed(request: Request, error: Exception) -> Response:
+async def not_allowed(_request: Request, _: Exception) -> Response:
     return problem(405, "Method not allowed", "/tick takes GET and POST", allow="GET, HEAD, POST")
 
 
-async def unexpected(request: Request, error: Exception) -> Response:
+async def unexpected(_: Request, error: Exception) -> Response:
     return problem(500, "Something went wrong", type(error).__name__)
 
 
@@ -195,17 +194,15 @@ def create_app(settings: Settings | None = None, registry: Registry | None = Non
     service = Service(settings, registry)
 
     @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        _ = service.registry  # What cannot work is an error at start, and not at the first tick.
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.start()
         yield
         service.stop()
 
     # Both spellings, since a redirect of the other would be final to most crons and run nothing.
     paths = [("/tick", service.tick, ["GET", "POST"]), ("/health", service.health, ["GET"])]
     routes = [
-        Route(path + slash, endpoint, methods=methods)
-        for path, endpoint, methods in paths
-        for slash in ("", "/")
+        Route(path + slash, endpoint, methods=methods) for path, endpoint, methods in paths for slash in ("", "/")
     ]
     handled: dict[Any, Any] = {404: not_found, 405: not_allowed, TickError: unexpected, 500: unexpected}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handled)

@@ -25,9 +25,7 @@ MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 
-stable = settings(
-    derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
-)
+stable = settings(derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def utc(text: str) -> datetime:
@@ -103,9 +101,7 @@ def test_an_empty_file_has_no_schedules() -> None:
 
 
 def test_a_schedule_with_only_a_cron_has_the_defaults() -> None:
-    assert only('cron = "0 8  * * mon"') == Schedule(
-        name="weekly-report", type="weekly_report", cron="0 8 * * mon"
-    )
+    assert only('cron = "0 8  * * mon"') == Schedule(name="weekly-report", type="weekly_report", cron="0 8 * * mon")
 
 
 def test_every_key_is_read() -> None:
@@ -230,8 +226,7 @@ def rule_of(real: dict[str, Any]) -> str:
 
 def test_ten_thousand_schedules_are_read() -> None:
     text = "\n".join(
-        f'[schedules.job-{i}]\ncron = "{i % 60} {i // 60 % 24} * * *"\npayload = {{ n = {i} }}'
-        for i in range(10_000)
+        f'[schedules.job-{i}]\ncron = "{i % 60} {i // 60 % 24} * * *"\npayload = {{ n = {i} }}' for i in range(10_000)
     )
     assert len(parse(text)) == 10_000
 
@@ -349,10 +344,8 @@ def test_all_problems_are_told_in_one_go() -> None:
     assert str(caught.value).splitlines() == [
         "jobs/schedules.toml: 5 problems",
         '  defaults.timezone: "Paris" is not a known time zone; did you mean "Europe/Paris"?',
-        '  schedules.one.cron: "5/15 * * * *": minute `5/15` is a step without a range. '
-        + "Write `5-59/15 * * * *`.",
-        '  schedules.one.catch_up: "lates" is not one of "latest", "all", "none"; '
-        + 'did you mean "latest"?',
+        '  schedules.one.cron: "5/15 * * * *": minute `5/15` is a step without a range. Write `5-59/15 * * * *`.',
+        '  schedules.one.catch_up: "lates" is not one of "latest", "all", "none"; did you mean "latest"?',
         '  schedules.two.priority: "high" is not a whole number',
         "  schedules.two: cron and every are both given; keep one",
     ]
@@ -520,9 +513,7 @@ def test_a_clock_that_went_back_makes_nothing_again() -> None:
         ),
     ],
 )
-def test_after_an_outage(
-    changes: dict[str, Any], at: str, made: tuple[datetime, ...], skips: tuple[Skip, ...]
-) -> None:
+def test_after_an_outage(changes: dict[str, Any], at: str, made: tuple[datetime, ...], skips: tuple[Skip, ...]) -> None:
     now = utc(f"2026-07-01T{at}")
     found = due(with_(HOURLY, **changes), utc("2026-07-01T08:00"), now)
     last = now.replace(minute=0)
@@ -561,9 +552,7 @@ def test_the_cap_leaves_the_oldest_out_however_many_they_are() -> None:
 
 
 def test_windows_begin_with_starts_and_end_before_ends() -> None:
-    bounded = with_(
-        HOURLY, catch_up="all", starts="2026-07-01T09:00:00+00:00", ends="2026-07-01T11:00:00+00:00"
-    )
+    bounded = with_(HOURLY, catch_up="all", starts="2026-07-01T09:00:00+00:00", ends="2026-07-01T11:00:00+00:00")
     found = due(bounded, utc("2026-06-01T00:00"), utc("2026-07-02T00:00"))
     assert found == Due(hours("09:00", "10:00"), (), utc("2026-07-01T10:00"), None)
     before = due(bounded, utc("2026-06-01T00:00"), utc("2026-06-02T00:00"))
@@ -637,9 +626,7 @@ def test_ticks_at_any_times_make_or_skip_every_window_once(
 
 
 def test_a_spread_is_stable_and_below_its_width() -> None:
-    offsets = [
-        spread_offset(Schedule(f"job-{n}", "x", every=HOUR, spread=5 * MINUTE)) for n in range(300)
-    ]
+    offsets = [spread_offset(Schedule(f"job-{n}", "x", every=HOUR, spread=5 * MINUTE)) for n in range(300)]
     assert all(timedelta() <= offset < 5 * MINUTE for offset in offsets)
     assert all(offset.microseconds == 0 for offset in offsets)
     assert len(set(offsets)) > 150

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tick import schedules
+from tick import schedules, schedules_file
 from tick.cron import Cron
 from tick.errors import ConfigurationError, CronError, SchedulesFileError
-from tick.schedules import Due, Schedule, Skip, due, load, parse, parse_duration, spread_offset
+from tick.schedules import Due, Schedule, Skip, due, parse_duration, spread_offset
+from tick.schedules_file import load, parse
 
 ROOT = Path(__file__).parent.parent
 GUIDE = ROOT / "docs" / "schedules.md"
@@ -188,7 +189,7 @@ def test_a_file_is_read_with_or_without_a_byte_order_mark(tmp_path: Path) -> Non
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b"# caf\xe9")
-    (tmp_path / "big.toml").write_bytes(b"#" * (schedules.MOST_BYTES + 1))
+    (tmp_path / "big.toml").write_bytes(b"#" * (schedules_file.MOST_BYTES + 1))
     expected = {
         "none.toml": "No such file",
         "latin.toml": "not UTF-8 at byte 5",
@@ -317,7 +318,7 @@ def test_a_wrong_value_is_told_with_its_path(text: str, problem: str) -> None:
         ("a = 1\na = 2\n", "line 2, column 6: Cannot overwrite a value"),
         ("a = " + "[" * 100_000, "it is nested too deeply"),
         ("a = " + "9" * 5_000, "Exceeds the limit"),
-        ("#" * (schedules.MOST_BYTES + 1), "it has more than 4,194,304 bytes"),
+        ("#" * (schedules_file.MOST_BYTES + 1), "it has more than 4,194,304 bytes"),
         ("\n".join(f"[schedules.s{i}]" for i in range(20_001)), "schedules: there are 20,001, and 20,000"),
     ],
 )  # fmt: skip
@@ -359,10 +360,10 @@ tomls = st.recursive(
 
 
 @settings(stable, max_examples=300)
-@given(st.dictionaries(st.sampled_from([key.name for key in schedules.KEYS]), tomls, max_size=6))
+@given(st.dictionaries(st.sampled_from([key.name for key in schedules_file.KEYS]), tomls, max_size=6))
 def test_whatever_a_table_holds_is_read_or_told(table: dict[str, Any]) -> None:
     found: list[str] = []
-    schedule = schedules._schedule("x", table, {}, found)
+    schedule = schedules_file._schedule("x", table, {}, found)
     assert found or Schedule.from_body("x", json.loads(json.dumps(schedule.body()))) == schedule
     assert all(problem.startswith("schedules.x") for problem in found)
 
@@ -643,12 +644,12 @@ def test_without_a_spread_there_is_no_offset() -> None:
 
 def test_the_committed_schema_is_the_generated_one() -> None:
     """To write it anew: tick schedules --json-schema > tick/schedules.schema.json"""
-    assert json.loads(SCHEMA.read_text()) == schedules.json_schema()
+    assert json.loads(SCHEMA.read_text()) == schedules_file.json_schema()
 
 
 def validates(document: dict[str, Any]) -> bool:
     jsonschema = pytest.importorskip("jsonschema")
-    validator = jsonschema.Draft7Validator(schedules.json_schema())
+    validator = jsonschema.Draft7Validator(schedules_file.json_schema())
     return bool(validator.is_valid(json.loads(json.dumps(document, default=date_text))))
 
 
@@ -658,7 +659,7 @@ def date_text(value: date | time) -> str:
 
 def test_the_schema_is_a_schema() -> None:
     jsonschema = pytest.importorskip("jsonschema")
-    jsonschema.Draft7Validator.check_schema(schedules.json_schema())
+    jsonschema.Draft7Validator.check_schema(schedules_file.json_schema())
 
 
 def guide_examples() -> list[str]:
@@ -691,11 +692,11 @@ def test_the_schema_refuses_what_reading_refuses(text: str) -> None:
 
 
 def test_the_guide_has_the_table_of_the_keys() -> None:
-    assert schedules.key_table() in GUIDE.read_text()
+    assert schedules_file.key_table() in GUIDE.read_text()
 
 
 def test_the_guide_says_which_keys_defaults_may_have() -> None:
-    inherited = ", ".join(f"`{key.name}`" for key in schedules.KEYS if key.inherited)
+    inherited = ", ".join(f"`{key.name}`" for key in schedules_file.KEYS if key.inherited)
     assert inherited in " ".join(GUIDE.read_text().split())
 
 

@@ -310,7 +310,8 @@ def migrate(options: argparse.Namespace) -> int:
 
 def schedules(options: argparse.Namespace) -> int:
     """Every schedule with its next windows; or, with --check, whether the file can be deployed."""
-    from . import schedules as module
+    from . import schedules_file as module
+    from .schedules import warnings
 
     if options.json_schema:
         print(json.dumps(module.json_schema(), indent=2))
@@ -320,7 +321,7 @@ def schedules(options: argparse.Namespace) -> int:
     if not path.exists():
         raise ConfigurationError(f"{path}: there is no such file")
     loaded = module.load(path)
-    for warning in module.warnings(loaded):
+    for warning in warnings(loaded):
         print(f"warning: {warning}", file=sys.stderr)
     if options.check:
         return _check(settings, loaded, path)
@@ -360,7 +361,7 @@ def _next_windows(schedule: Schedule, count: int) -> Iterable[dict[str, Any]]:
 
 def run_now(options: argparse.Namespace) -> int:
     """Enqueue a schedule's job at once, for no window; a disabled schedule too."""
-    from . import schedules as module
+    from . import schedules_file as module
 
     settings = settings_with_database()
     loaded = {schedule.name: schedule for schedule in module.load(settings.schedules_path)}

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from . import schedules
+from . import schedules, schedules_file
 from .errors import ConfigurationError, UnknownJobType
 from .handlers import Registry
 from .queue import DueEntry, Plans
@@ -27,7 +27,7 @@ def fingerprint(path: Path, registry: Registry) -> str | None:
 
 def entries(path: Path, registry: Registry, budget: float) -> list[dict[str, Any]]:
     """The file's schedules as rows for `sync`. Raises ConfigurationError when one cannot be run here."""
-    loaded = schedules.load(path)
+    loaded = schedules_file.load(path)
     problems = check(loaded, registry, budget)
     if problems:
         raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))

@@ -63,9 +63,8 @@ def statuses(conn: psycopg.Connection) -> dict[str, int]:
 def move_clock(conn: psycopg.Connection, to: str) -> None:
     """Make tick.now() answer with `to`: an instant, or "+1 hour" from where the clock is."""
     if to[:1] in "+-":
-        body = sql.SQL("select pg_catalog.now() + {}::interval").format(sql.Literal(to))
-        if (now := conn.execute("select tick.now(), now()").fetchone()) and abs((now[0] - now[1]).total_seconds()) > 1:
-            body = sql.SQL("select {}::timestamptz + {}::interval").format(sql.Literal(str(now[0])), sql.Literal(to))
+        (shift,) = conn.execute("select tick.now() + %s::interval - now()", [to]).fetchone()
+        body = sql.SQL("select pg_catalog.now() + {}::interval").format(sql.Literal(str(shift.total_seconds()) + "s"))
     else:
         body = sql.SQL("select {}::timestamptz").format(sql.Literal(to))
     conn.execute(

@@ -117,7 +117,9 @@ def test_every_module_is_on_the_map():
     assert len(architecture.splitlines()) <= 150
 
 
-WORDS = r"(?<!no )\b(worker|enqueuer|fetch(?:es|ed)? jobs?|discard(?:ed)?_job|backfill_job|dequeue|task queue|defer_job)\b"
+WORDS = (
+    r"(?<!no )\b(worker|enqueuer|fetch(?:es|ed)? jobs?|discard(?:ed)?_job|backfill_job|dequeue|task queue|defer_job)\b"
+)
 
 
 def test_the_words_are_the_ones_of_the_glossary():

@@ -133,7 +133,7 @@ class TestOverlap:
         app = deploy('cron = "0 * * * *"\noverlap = "skip"')
         app.tick("2026-03-01T10:00Z")
         app.tick("2026-03-01T11:00Z")
-        conn.execute("update tick.jobs set status = 'pending', run_at = 'infinity', finished_at = null")
+        conn.execute("update tick.jobs set status = 'pending', run_at = '9000-01-01', finished_at = null")
         app.tick("2026-03-01T12:00Z")
         assert windows(conn) == ["01 11:00"]
         assert skips(conn) == [("01 12:00", "01 12:00", 1, "overlap")]
@@ -152,7 +152,7 @@ class TestOverlap:
         app = deploy('cron = "0 * * * *"')
         app.tick("2026-03-01T10:00Z")
         app.tick("2026-03-01T11:00Z")
-        conn.execute("update tick.jobs set status = 'pending', run_at = 'infinity', finished_at = null")
+        conn.execute("update tick.jobs set status = 'pending', run_at = '9000-01-01', finished_at = null")
         app.tick("2026-03-01T12:00Z")
         assert windows(conn) == ["01 11:00", "01 12:00"]
 

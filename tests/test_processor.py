@@ -183,6 +183,35 @@ class TestOutcomes:
         row = self.run(conn, settings, work, max_attempts=1)
         assert (row["status"], row["run_at"], row["failures"], row["errors"]) == ("pending", at, 0, [])
 
+    @pytest.mark.parametrize("after", [float("inf"), float("nan"), 1e300, -1, "soon", 1e12, timedelta.max])
+    @pytest.mark.parametrize("kind", [public.Retry, public.Snooze])
+    def test_a_wait_that_is_none_is_the_failure_of_that_job_alone(self, conn, settings, kind, after):
+        noop()
+
+        @public.job
+        def ask() -> None:
+            raise kind(after=after)
+
+        a_job(conn, "ask")
+        jobs(conn, count=10)
+        report = tick(settings)
+        assert (report.done, report.retried) == (10, 1)
+        assert "after" in job(conn, 1)["last_error"] or "duration" in job(conn, 1)["last_error"]
+
+    @pytest.mark.parametrize("count", [0, 30])
+    def test_an_outcome_that_postgres_refuses_is_the_death_of_that_job_alone(self, conn, settings, count):
+        noop()
+
+        @public.job
+        def sleep_for_ever() -> None:
+            raise public.Snooze(until=datetime.max.replace(tzinfo=UTC))
+
+        id = a_job(conn, "sleep_for_ever", priority=1)
+        jobs(conn, count=count)
+        report = tick(settings, concurrency=40)
+        assert (report.done, report.dead, report.stale) == (count, 1, 0)
+        assert "cannot be written" in job(conn, id)["last_error"]
+
     def test_a_payload_that_does_not_fit_is_buried_and_names_the_field(self, conn, settings):
         @public.job
         def greet(name: str) -> None:

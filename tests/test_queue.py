@@ -334,6 +334,8 @@ class TestTheTableRefuses:
             {"type": ""},
             {"max_attempts": 0},
             {"key": ""},
+            {"run_at": "infinity"},
+            {"run_at": "10000-01-01"},
         ],
         ids=str,
     )

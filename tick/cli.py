@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,7 +29,7 @@ from .errors import (
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from .processor import Report
+    from .processor import Report, Stop
     from .schedules import Schedule
 
 OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
@@ -38,7 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = parser().parse_args(arguments)
     try:
-        return int(options.command(options) or OK)
+        code = int(options.command(options) or OK)
+        sys.stdout.flush()
     except DatabaseUnavailable as error:
         return complain(error, NO_DATABASE)
     except (JobNotFound, InvalidTransition) as error:
@@ -48,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+    return code
 
 
 def complain(error: Exception, code: int) -> int:
@@ -77,10 +80,14 @@ async def _migrate(settings: Settings) -> list[str]:
 
 def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any, Any, Any]]) -> Any:
     """Run one coroutine function with a connection of its own."""
+    from psycopg.errors import UndefinedTable
 
     async def asking() -> Any:
         async with database.connect(settings.database_url or "") as connection:
-            return await question(connection)
+            try:
+                return await question(connection)
+            except UndefinedTable as error:
+                raise await database.not_migrated(connection, settings.schema) or error from None
 
     return asyncio.run(asking())
 
@@ -144,8 +151,8 @@ def _rich_table(rows: list[dict[str, Any]], title: str | None) -> None:
 def run_once(options: argparse.Namespace) -> int:
     """One tick here and now; its report."""
     settings = settings_with_database()
+    registry = load_handlers(settings, platforms.budget(settings))
     budget = platforms.budget(settings, asked=options.budget)
-    registry = load_handlers(settings, budget)
     report = _tick_in_its_own_loop(settings, registry, budget, options)
     _print_report(report, options.json)
     return OK
@@ -260,29 +267,48 @@ def dev(options: argparse.Namespace) -> int:
     """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
     settings = settings_with_database()
     asyncio.run(_migrate(settings))
-    registry = load_handlers(settings, platforms.budget(settings))
-    thread = threading.Thread(
-        target=_tick_every, args=(settings, registry, options.every), name="tick-dev", daemon=True
-    )
-    thread.start()
-    _serve(settings, options.host, options.port)
+    ticker = _Ticker(settings, load_handlers(settings, platforms.budget(settings)), options.every)
+    ticker.start()
+    try:
+        _serve(settings, options.host, options.port)
+    finally:
+        ticker.end()
     return OK
 
 
-def _tick_every(settings: Settings, registry: handlers.Registry, every: float) -> None:
-    """Tick now, and then on each multiple of `every` seconds of the clock."""
-    import time
+class _Ticker(threading.Thread):
+    """Ticks now, and then on each multiple of `every` seconds of the clock, until it is ended."""
 
-    from .processor import process_tick
-    from .queue import Trigger
+    def __init__(self, settings: Settings, registry: handlers.Registry, every: float) -> None:
+        super().__init__(name="tick-dev", daemon=True)
+        self._settings, self._registry, self._every = settings, registry, every
+        self._loop = asyncio.new_event_loop()
+        self._stop: Callable[[], None]
+        self._ended = threading.Event()
 
-    while True:
-        try:
-            report = asyncio.run(process_tick(settings, registry, trigger=Trigger("dev"), budget=min(every, 50.0)))
-            _print_report(report, as_json=False)
-        except TickError as error:
-            complain(error, USAGE)
-        time.sleep(every - time.time() % every)
+    def run(self) -> None:
+        from .processor import Stop
+
+        while not self._ended.is_set():
+            self._stop = stop = Stop()
+            try:
+                _print_report(self._loop.run_until_complete(self._tick(stop)), as_json=False)
+            except Exception as error:  # noqa: BLE001 - whatever this tick has met, the next is on its minute
+                complain(error, USAGE)
+            self._ended.wait(self._every - time.time() % self._every)
+
+    async def _tick(self, stop: Stop) -> Report:
+        from .processor import process_tick
+        from .queue import Trigger
+
+        budget = min(self._every, platforms.budget(self._settings))
+        return await process_tick(self._settings, self._registry, trigger=Trigger("dev"), budget=budget, stop=stop)
+
+    def end(self) -> None:
+        """Stop the tick that runs, and wait until it has let go of its jobs."""
+        self._ended.set()
+        self._loop.call_soon_threadsafe(lambda: self._stop())  # noqa: PLW0108 - the stop of the tick that then runs
+        self.join(GRACE + 1)
 
 
 # tick migrate
@@ -486,7 +512,7 @@ def enqueue(options: argparse.Namespace) -> int:
     registry = load_handlers(settings, platforms.budget(settings))
     try:
         payload = json.loads(options.payload)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidPayload(options.type, f"it is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise InvalidPayload(options.type, 'it is not a JSON object, such as {"user_id": 42}')
@@ -558,7 +584,8 @@ def _tick_arguments(commands: Any) -> None:
     for name, function, host in (("serve", serve, "0.0.0.0"), ("dev", dev, "127.0.0.1")):  # noqa: S104 - a server's door
         command = _command(commands, name, function)
         command.add_argument("--host", default=host)
-        command.add_argument("--port", type=_positive, default=int(os.environ.get("PORT", "8000")))
+        # A default that is text is read by `type`, and only when this command runs.
+        command.add_argument("--port", type=_positive, default=os.environ.get("PORT") or "8000")
     command.add_argument(
         "--every", type=_budget, default=60.0, metavar="SECONDS", help="seconds between ticks (default: 60)"
     )

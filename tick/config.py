@@ -53,7 +53,7 @@ class Settings:
         root = find_root(start or Path.cwd())
         reader = _Reader(env, _project_table(root))
         settings = cls(
-            database_url=env.get("TICK_DATABASE_URL") or env.get("DATABASE_URL") or None,
+            database_url=(env.get("TICK_DATABASE_URL") or env.get("DATABASE_URL") or "").strip() or None,
             root=root,
             schedules_path=root / reader.text("schedules", "schedules.toml"),
             modules=reader.names("modules"),
@@ -64,7 +64,7 @@ class Settings:
             secrets=_secrets(env.get("CRON_SECRET", "")),
         )
         if not _SCHEMA.fullmatch(settings.schema):
-            reader.problems.append(f"schema: {settings.schema!r} is not a plain lower-case SQL name")
+            reader.problems.append(f"  schema (TICK_SCHEMA): {settings.schema!r} is not a plain lower-case SQL name")
         if reader.problems:
             raise ConfigurationError("\n".join(["the settings have problems:", *reader.problems]))
         return settings
@@ -83,7 +83,7 @@ def _project_table(root: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     text = path.read_text(encoding="utf-8")
-    if "tool.tick" not in text:
+    if "tick" not in text:
         return {}
     import tomllib
 
@@ -91,6 +91,8 @@ def _project_table(root: Path) -> dict[str, Any]:
         table = tomllib.loads(text).get("tool", {}).get("tick", {})
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{path}: {error}") from None
+    if not isinstance(table, dict):
+        raise ConfigurationError(f"{path}: tool.tick is {table!r}, and not a table: write [tool.tick]")
     unknown = sorted(set(table) - set(_PROJECT_KEYS))
     if unknown:
         raise ConfigurationError(
@@ -122,7 +124,10 @@ class _Reader:
         raw = self._raw(name) or ()
         if isinstance(raw, str):
             raw = [part.strip() for part in raw.split(",")]
-        return tuple(str(part) for part in raw if part)
+        if not isinstance(raw, list | tuple) or not all(isinstance(part, str) for part in raw):
+            self.problems.append(f"  {name} (TICK_{name.upper()}): {raw!r} is not a list of names")
+            return ()
+        return tuple(part for part in raw if part)
 
     def count(self, name: str, default: int, most: int) -> int:
         raw = self._raw(name)

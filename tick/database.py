@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import psycopg
 from psycopg import AsyncConnection, sql
@@ -20,17 +17,18 @@ CONNECT_TIMEOUT = 5
 LOCK_TIMEOUT = "5s"
 MIGRATION_LOCK = 7236483109254801
 # What other tools' connection strings carry and libpq refuses.
-_FOREIGN_OPTIONS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "supa"}
+_FOREIGN_OPTIONS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "supa", "uselibpqcompat"}
 
 
 def normalise_url(url: str) -> str:
     """The URL as libpq takes it: without SQLAlchemy's driver suffix and other tools' options."""
     url = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", url.strip())
-    if not re.match(r"postgres(?:ql)?://", url):
+    base, mark, query = url.partition("?")
+    if not mark or not re.match(r"postgres(?:ql)?://", url):
         return url
-    parts = urlsplit(url)
-    options = [(k, v) for k, v in parse_qsl(parts.query) if k not in _FOREIGN_OPTIONS]
-    return urlunsplit(parts._replace(query=urlencode(options)))
+    # Cut out, not parsed and written anew: libpq's percent-encoding is not that of forms.
+    options = [option for option in query.split("&") if option.partition("=")[0] not in _FOREIGN_OPTIONS]
+    return f"{base}?{'&'.join(options)}" if options else base
 
 
 @asynccontextmanager
@@ -45,6 +43,8 @@ async def connect(url: str) -> AsyncIterator[AsyncConnection]:
 
 async def open_connection(url: str) -> AsyncConnection:
     """Connect within 5 seconds, or raise DatabaseUnavailable."""
+    if not url:
+        raise ConfigurationError("DATABASE_URL is not set: where is your Postgres?")
     try:
         return await AsyncConnection.connect(
             normalise_url(url),
@@ -54,9 +54,14 @@ async def open_connection(url: str) -> AsyncConnection:
             connect_timeout=CONNECT_TIMEOUT,
         )
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"DATABASE_URL is not usable: {error}") from None
+        raise ConfigurationError(f"DATABASE_URL is not usable: {_without_secrets(one_line(error))}") from None
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"Postgres cannot be reached: {one_line(error)}") from None
+
+
+def _without_secrets(message: str) -> str:
+    """What libpq says of a URL it cannot read. What it quotes may hold the password, unless it is an option's name."""
+    return re.sub(r'(?<!parameter: )(?<!option )"[^"]*"|"[^"]*[^a-z_"][^"]*"', '"..."', message)
 
 
 def one_line(error: BaseException) -> str:
@@ -68,8 +73,8 @@ def in_schema(statement: str, schema: str) -> str:
     """The statement with tick's schema under another name."""
     if schema == "tick":
         return statement
-    renamed = re.sub(r"\btick\.(?=\w)", f"{schema}.", statement)
-    return renamed.replace("schema if not exists tick;", f"schema if not exists {schema};")
+    renamed = re.sub(r"\btick\.(?=\w)", f'"{schema}".', statement)
+    return renamed.replace("schema if not exists tick;", f'schema if not exists "{schema}";')
 
 
 class Migration:
@@ -131,7 +136,10 @@ def _check_history(known: list[Migration], done: dict[int, tuple[str, str | None
 
 
 async def migrate(connection: AsyncConnection, schema: str = "tick") -> list[str]:
-    """Apply what is pending, each file in a transaction of its own; the names applied."""
+    """Apply what is pending, each file in a transaction of its own; the names applied.
+
+    Raises MigrationError for one that the database refuses, or that waits too long for another session's lock.
+    """
     waiting = await pending(connection, schema)
     done = [migration.name for migration in waiting if await _apply(connection, migration, schema)]
     await _fill_checksums(connection, schema)
@@ -139,22 +147,34 @@ async def migrate(connection: AsyncConnection, schema: str = "tick") -> list[str
 
 
 async def _apply(connection: AsyncConnection, migration: Migration, schema: str) -> bool:
-    async with connection.transaction():
-        await connection.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
-        # Another process may have applied it while this one waited for the lock.
-        if await _is_applied(connection, migration, schema):
-            return False
-        await connection.execute(migration.body(schema).encode())
-        await connection.execute(
-            sql.SQL("update {}.migrations set checksum = %s where number = %s").format(sql.Identifier(schema)),
-            [migration.checksum, migration.number],
-        )
+    try:
+        async with connection.transaction():
+            return await _apply_alone(connection, migration, schema)
+    except psycopg.errors.LockNotAvailable:
+        why = "another session held a lock that it needs; nothing has changed, run `tick migrate` again"
+        raise MigrationError(f"migrations/{migration.name}.sql was not applied: {why}") from None
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"the database went away: {one_line(error)}") from error
+    except psycopg.Error as error:
+        raise MigrationError(f"migrations/{migration.name}.sql was not applied: {one_line(error)}") from error
+
+
+async def _apply_alone(connection: AsyncConnection, migration: Migration, schema: str) -> bool:
+    await connection.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(LOCK_TIMEOUT)))
+    await connection.execute("select pg_advisory_xact_lock(%s)", [MIGRATION_LOCK])
+    # Another process may have applied it while this one waited for the lock.
+    if await _is_applied(connection, migration, schema):
+        return False
+    await connection.execute(migration.body(schema).encode())
+    await connection.execute(
+        sql.SQL("update {}.migrations set checksum = %s where number = %s").format(sql.Identifier(schema)),
+        [migration.checksum, migration.number],
+    )
     return True
 
 
 async def _is_applied(connection: AsyncConnection, migration: Migration, schema: str) -> bool:
-    table = f"{schema}.migrations"
-    exists = await connection.execute("select to_regclass(%s) is not null", [table])
+    exists = await connection.execute("select to_regclass(%s) is not null", [f'"{schema}".migrations'])
     if not (await exists.fetchone() or [False])[0]:
         return False
     return migration.number in await applied(connection, schema)
@@ -179,8 +199,3 @@ async def not_migrated(connection: AsyncConnection, schema: str) -> NotMigrated 
     """What a tick says when a table is missing: which migrations, and what to run."""
     missing = [migration.name for migration in await pending(connection, schema)]
     return NotMigrated(schema, missing) if missing else None
-
-
-def run(coroutine: Any) -> Any:
-    """Run a coroutine to its end, for the commands that are not asynchronous themselves."""
-    return asyncio.run(coroutine)

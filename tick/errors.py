@@ -126,21 +126,24 @@ class Permanent(Exception):
 
 
 class Retry(Exception):
-    """Raised by a handler: this failed, try again `after` so long (seconds or a timedelta), not by the backoff."""
+    """Raised by a handler: this failed, try again `after` so long, and not by the backoff.
 
-    def __init__(self, message: str = "", *, after: float | timedelta) -> None:
+    `after` is in seconds, a timedelta, or a text such as "90s". It counts against `max_attempts`; Snooze does not.
+    """
+
+    def __init__(self, message: str = "", *, after: str | float | timedelta) -> None:
         super().__init__(message or f"retry after {after}")
-        self.after = after.total_seconds() if isinstance(after, timedelta) else float(after)
+        self.after = after
 
 
 class Snooze(Exception):
     """Raised by a handler: not now. It runs again `until` an instant or `after` so long; this is no failure."""
 
-    def __init__(self, *, until: datetime | None = None, after: float | timedelta | None = None) -> None:
+    def __init__(self, *, until: datetime | None = None, after: str | float | timedelta | None = None) -> None:
         if (until is None) == (after is None):
             raise TypeError("Snooze takes either until= or after=")
         if until is not None and until.tzinfo is None:
             raise TypeError("Snooze(until=...) takes an aware datetime, for example with timezone.utc")
         super().__init__(f"snoozed {'until' if until else 'for'} {until or after}")
         self.until = until
-        self.after = after.total_seconds() if isinstance(after, timedelta) else float(after or 0)
+        self.after = after

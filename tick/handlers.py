@@ -6,6 +6,7 @@ import difflib
 import importlib
 import inspect
 import logging
+import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
+LONGEST_DELAY = 3650 * 86_400.0
 Duration = str | float | timedelta
 ExceptionType = type[BaseException]
 
@@ -126,15 +128,19 @@ class Options:
         )
 
     def _check(self, type: str) -> None:
+        if self.run_at is not None and not isinstance(self.run_at, datetime):
+            raise InvalidPayload(type, f"run_at={self.run_at!r} is not a datetime")
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise InvalidPayload(type, f"run_at={self.run_at} has no time zone; use an aware datetime")
+        if self.delay is not None and not abs(seconds(self.delay)) <= LONGEST_DELAY:
+            raise InvalidPayload(type, f"delay={self.delay!r} is not a time of up to ten years")
         if self.priority is not None and not -32768 <= self.priority <= 32767:
             raise InvalidPayload(type, f"priority={self.priority} is not from -32768 to 32767")
         if self.max_attempts is not None and not 1 <= self.max_attempts <= 100:
             raise InvalidPayload(type, f"max_attempts={self.max_attempts} is not from 1 to 100")
         for name, key in (("key", self.key), ("idempotency_key", self.idempotency_key)):
-            if key is not None and not (1 <= len(key.encode()) <= 512 and "\0" not in key):
-                raise InvalidPayload(type, f"{name} must be 1 to 512 bytes, without NUL")
+            if key is not None and not (isinstance(key, str) and 1 <= len(key.encode()) <= 512 and "\0" not in key):
+                raise InvalidPayload(type, f"{name}={key!r} is not a text of 1 to 512 bytes, without NUL")
 
 
 def seconds(duration: Duration) -> float:
@@ -328,8 +334,14 @@ def _register(
     name = type or getattr(function, "__name__", "")
     if not callable(function) or not name or name == "<lambda>":
         raise HandlerError(f'{function!r} has no name to be a type: @tick.job(type="...")')
+    if len(name) > 100 or not name.isprintable():
+        raise HandlerError(f"{name!r} cannot be a type: it is more than 100 characters, or not all printable")
     if not 1 <= max_attempts <= 100:
         raise HandlerError(f"{name}: max_attempts={max_attempts} is not from 1 to 100")
+    if not -32768 <= priority <= 32767:
+        raise HandlerError(f"{name}: priority={priority} is not from -32768 to 32767")
+    if timeout is not None and not 0 < seconds(timeout) < math.inf:
+        raise HandlerError(f"{name}: timeout={timeout!r} is not a time above 0")
     handler: Handler[..., ..., Any] = Handler(
         function=function,
         type=name,

@@ -66,6 +66,7 @@ class Parameters:
             forbid_unknown_fields=not self.open,
         )
         self._names = self._shape.__struct_fields__
+        _check_shape(self._shape, type)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The payload of a call with these arguments. Raises InvalidPayload as the call would TypeError."""
@@ -89,10 +90,20 @@ class Parameters:
         return arguments
 
 
+def _check_shape(shape: Any, type: str) -> None:
+    """Look at the annotations now: msgspec would find out with the first payload that it cannot check one."""
+    try:
+        msgspec.json.Decoder(shape)
+    except TypeError as error:
+        raise HandlerError(
+            f"the handler of {type!r} has an annotation that payloads cannot be checked by: {error}"
+        ) from None
+
+
 def _hints(function: Callable[..., Any], type: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except NameError as error:
+    except Exception as error:  # noqa: BLE001 - an annotation is an expression, and may raise anything
         raise HandlerError(f"the handler of {type!r} has an annotation that cannot be found: {error}") from None
 
 

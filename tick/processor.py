@@ -463,7 +463,7 @@ class Tick:
             place.task.add_done_callback(_abandoned.discard)
         if job is None:
             return
-        logger.warning("abandoned: job %s (%s) does not stop at its %s", job.id, job.type, place.why)
+        logger.warning("abandoned: job %s (%s) did not stop when it was told to (%s)", job.id, job.type, place.why)
         if place.why in ("timeout", "cancel"):
             handler = self.registry.get(job.type)
             self.settle(job, runner.stopped(job, handler, place.why, time.monotonic() - place.started))

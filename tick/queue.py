@@ -20,7 +20,7 @@ from psycopg.types.json import set_json_loads
 from . import database
 from .config import Settings
 from .errors import DatabaseUnavailable
-from .jobs import Cancelled, Dead, Done, Job, NewJob, Outcome, Released, Retried, Snoozed
+from .jobs import Cancelled, Dead, Done, Failure, Job, NewJob, Outcome, Released, Retried, Snoozed
 
 ERRORS_KEPT = 5
 MOST_LOSSES = 3
@@ -35,6 +35,7 @@ _PASSING = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.UniqueViolation,
 )
+_UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
 
 @cache
@@ -192,7 +193,13 @@ class Queue:
         makes = _materialisations(plans, self.tick)
         claims = self._claims(wanted) if wanted and wanted.limit > 0 else []
         listens = [Statement("cancel_requests", {"tick": self.tick})] if listen else []
-        replies = await self._send_surely([*settles, *makes, *claims, *listens], outcomes, held)
+        try:
+            replies = await self._send_surely([*settles, *makes, *claims, *listens], outcomes, held)
+        except _UNWRITABLE:
+            if not outcomes:
+                raise
+            counts = await self._settle_each(outcomes)
+            return (await self.exchange((), wanted, plans, held=held, listen=listen))._replace(settled=counts)
         settled, made, claimed, told = _cut(replies, len(settles), len(makes), len(claims))
         return Exchange(
             jobs=_jobs(claimed),
@@ -217,8 +224,29 @@ class Queue:
         totals = totals | {name: totals[name] + count for name, count in expected.items()}
         records = [Statement("record_types", {"types": _json(types)})] if types else []
         finish = Statement("close_tick", totals | {"tick": self.tick})
-        replies = await self._send_surely([*settles, *records, finish], outcomes, held)
+        try:
+            replies = await self._send_surely([*settles, *records, finish], outcomes, held)
+        except _UNWRITABLE:
+            if not outcomes:
+                raise
+            counts = await self._settle_each(outcomes)
+            return counts, (await self.close((), totals, types, held))[1]
         return _counts(settles, replies), replies[-1].rows[0][0]
+
+    async def _settle_each(self, outcomes: Sequence[tuple[Job, Outcome]]) -> dict[str, int]:
+        """Settle one by one, when Postgres refuses one of them: that job is dead, its neighbours are not."""
+        counts: dict[str, int] = {}
+        for job, outcome in outcomes:
+            try:
+                settles = settlements([(job, outcome)])
+                replies = await self.send(*settles)
+            except _UNWRITABLE as error:
+                failure = Failure(f"its outcome cannot be written: {database.one_line(error)}"[:1000])
+                settles = settlements([(job, Dead(failure))])
+                replies = await self.send(*settles)
+            for name, count in _counts(settles, replies).items():
+                counts[name] = counts.get(name, 0) + count
+        return counts
 
     async def sync(self, file: str, entries: list[dict[str, Any]]) -> list[DueEntry]:
         """Make a schedules file known, entry by entry; its due entries, which after a synchronisation are all."""

@@ -13,13 +13,14 @@ from typing import Any
 
 import msgspec
 
-from .errors import InvalidPayload, Permanent, Retry, Snooze
-from .handlers import Context, Handler
+from .errors import ConfigurationError, InvalidPayload, Permanent, Retry, Snooze
+from .handlers import Context, Duration, Handler, seconds
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
 
 LONGEST_MESSAGE = 1000
 LONGEST_TRACEBACK = 8000
 LONGEST_RESULT = 64 * 1024
+LONGEST_WAIT = 3650 * 86400.0
 MOST_CUTS = 3
 NOTHING = Done()
 
@@ -123,17 +124,32 @@ def _is_being_cancelled() -> bool:
 
 def failed(job: Job, handler: Handler[..., ..., Any], error: BaseException) -> Outcome:
     """What an exception means: a snooze, a retry, or death."""
+    try:
+        delay = wait(getattr(error, "after", None)) if isinstance(error, Snooze | Retry) else None
+    except (ConfigurationError, TypeError, ValueError) as unusable:
+        return failed(job, handler, unusable)
     if isinstance(error, Snooze):
-        return Snoozed(error.until, error.after)
+        return Snoozed(error.until, delay or 0.0)
     failure = Failure(describe(error), trace(error))
     failures = job.failures + 1
     if isinstance(error, (Permanent, InvalidPayload, *handler.permanent_on)):
         return Dead(failure)
     if failures >= (job.max_attempts or handler.max_attempts):
         return Dead(failure)
-    if isinstance(error, Retry):
-        return Retried(max(0.0, error.after), failure)
-    return Retried(handler.backoff.delay(failures, job.id), failure)
+    return Retried(handler.backoff.delay(failures, job.id) if delay is None else delay, failure)
+
+
+def wait(after: Duration | None) -> float | None:
+    """Seconds that a handler asked to wait. Raises ConfigurationError, TypeError or ValueError for what is none.
+
+    One timestamp that Postgres cannot hold would fail the whole exchange, and the outcomes of the neighbours with it.
+    """
+    if after is None:
+        return None
+    delay = seconds(after)
+    if not 0 <= delay <= LONGEST_WAIT:
+        raise ValueError(f"after={after!r} is no wait: it must be from 0 seconds to ten years")
+    return delay
 
 
 def stopped(job: Job, handler: Handler[..., ..., Any], why: str, after: float) -> Outcome:

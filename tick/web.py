@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import logging
 import math
+import signal
+import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -27,10 +31,12 @@ from .queue import Queue, Statement
 
 NO_STORE = {"cache-control": "no-store"}
 HEALTH_SECONDS = 5.0
-"""How long an answer of /health stands, so that anybody may ask without the database noticing."""
+"""How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""
 SHORTEST_INTERVAL = 60.0
 LATE_AFTER = 3
 """Intervals without a tick after which ticks are said to have stopped."""
+
+logger = logging.getLogger("tick")
 
 
 class Service:
@@ -40,8 +46,8 @@ class Service:
         self._settings = settings
         self._registry = registry
         self.stops: set[Stop] = set()
-        self.background: set[asyncio.Task[Any]] = set()
         self._health: tuple[float, Response] = (-math.inf, Response())
+        self._looking = asyncio.Lock()
 
     @cached_property
     def settings(self) -> Settings:
@@ -80,16 +86,20 @@ class Service:
         if not self.settings.secrets:
             detail = "CRON_SECRET is not set: set it to a long random text, here and where your cron is"
             return problem(503, "No secret is configured", detail)
-        if not is_authorised(request.headers.get("authorization", ""), self.settings.secrets):
+        if not is_authorised(request.headers.getlist("authorization"), self.settings.secrets):
             detail = "send the header `Authorization: Bearer <CRON_SECRET>`"
             return problem(401, "Unauthorized", detail, **{"www-authenticate": 'Bearer realm="tick"'})
         return None
 
     def accepted(self, request: Request, budget: float) -> Response:
-        """202 at once; the tick follows, in the same invocation."""
+        """202 at once; the tick follows, in the same invocation. What it meets, only the log can tell."""
+
+        async def work() -> None:
+            answer = await self.answer(lambda: self.run(request, budget))
+            logger.log(logging.INFO if answer.status_code == 200 else logging.ERROR, "%s", bytes(answer.body).decode())
+
         body = {"status": "accepted", "budget": budget}
-        work = BackgroundTask(self.answer, lambda: self.run(request, budget))
-        return JSONResponse(body, 202, headers=NO_STORE, background=work)
+        return JSONResponse(body, 202, headers=NO_STORE, background=BackgroundTask(work))
 
     async def run(self, request: Request, budget: float) -> Response:
         stop = Stop()
@@ -106,24 +116,36 @@ class Service:
             self.stops.discard(stop)
         return JSONResponse(report.as_dict(), headers=NO_STORE)
 
-    async def answer(self, work: Callable[[], Awaitable[Response]]) -> Response:
-        """What the work answers, or the problem that it met."""
+    async def answer(self, work: Callable[[], Awaitable[Response]], tell: Callable[[Exception], str] = str) -> Response:
+        """What the work answers, or the problem that it met; `tell` says of it what the caller may know."""
         try:
             return await work()
         except DatabaseUnavailable as error:
-            return problem(503, "Postgres is unavailable", str(error), **{"retry-after": "5"})
+            return problem(503, "Postgres is unavailable", tell(error), **{"retry-after": "5"})
         except DatabaseError as error:
             return problem(503, "The database is not ready", str(error), **{"retry-after": "30"})
         except ConfigurationError as error:
-            return problem(500, "The configuration cannot be used", str(error))
+            return problem(500, "The configuration cannot be used", tell(error))
 
     async def health(self, _: Request) -> Response:
         """200 while ticks come as they should, 503 once they have stopped; anybody may ask."""
-        asked, answer = self._health
-        if time.monotonic() - asked >= HEALTH_SECONDS:
-            answer = await self.answer(self.look)
-            self._health = (time.monotonic(), answer)
+        async with self._looking:
+            asked, answer = self._health
+            if time.monotonic() - asked >= HEALTH_SECONDS:
+                answer = await self.answer(
+                    self.look_in_time, tell=lambda error: "a call of /tick with the secret says why"
+                )
+                self._health = (time.monotonic(), answer)
         return answer
+
+    async def look_in_time(self) -> Response:
+        looking = asyncio.create_task(self.look())
+        # Not wait_for, which waits for what it cancels: a database that hangs would not be noticed.
+        await asyncio.wait({looking}, timeout=HEALTH_SECONDS)
+        if not looking.done():
+            looking.cancel()
+            raise DatabaseUnavailable("the database did not answer")
+        return looking.result()
 
     async def look(self) -> Response:
         async with database.connect(self.settings.database_url or "") as connection:
@@ -152,10 +174,13 @@ def judge(since: float | None, last: Any, installed: float | None, gap: float | 
     }
 
 
-def is_authorised(header: str, secrets: tuple[str, ...]) -> bool:
-    """Whether the Authorization header carries one of the secrets, in a time that tells nothing about them."""
-    scheme, _, given = header.partition(" ")
-    digest = hashlib.sha256(given.strip().encode("utf-8", "surrogateescape")).digest()
+def is_authorised(headers: list[str], secrets: tuple[str, ...]) -> bool:
+    """Whether the one Authorization header carries one of the secrets, in a time that tells nothing about them."""
+    if len(headers) != 1:
+        return False
+    scheme, _, given = headers[0].partition(" ")
+    # Starlette reads headers as Latin-1, which gives back the very bytes that were sent.
+    digest = hashlib.sha256(given.encode("latin-1").strip()).digest()
     matches = [hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets]
     return scheme.lower() == "bearer" and any(matches)
 
@@ -181,8 +206,10 @@ async def not_found(request: Request, _: Exception) -> Response:
     return problem(404, "Not found", f"there is nothing at {request.url.path}; try /tick or /health")
 
 
-async def not_allowed(_request: Request, _: Exception) -> Response:
-    return problem(405, "Method not allowed", "/tick takes GET and POST", allow="GET, HEAD, POST")
+async def not_allowed(request: Request, error: Exception) -> Response:
+    headers: dict[str, str] = getattr(error, "headers", None) or {}
+    allowed = ", ".join(sorted(headers.get("Allow", "GET").split(", ")))
+    return problem(405, "Method not allowed", f"{request.url.path} takes {allowed}", allow=allowed)
 
 
 async def unexpected(_: Request, error: Exception) -> Response:
@@ -196,7 +223,8 @@ def create_app(settings: Settings | None = None, registry: Registry | None = Non
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         service.start()
-        yield
+        with _told_of_signals(service.stop):
+            yield
         service.stop()
 
     # Both spellings, since a redirect of the other would be final to most crons and run nothing.
@@ -214,14 +242,35 @@ def create_app(settings: Settings | None = None, registry: Registry | None = Non
 app = create_app()
 
 
+@contextmanager
+def _told_of_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Have `stop` called on SIGTERM and SIGINT, before the server's own part.
+
+    A server waits for the requests in flight before it ends the application: and those are the ticks.
+    """
+    handlers: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {number: handler for number, handler in handlers.items() if callable(handler)}
+
+    def handle(number: int, frame: Any) -> None:
+        stop()
+        handlers[number](number, frame)
+
+    for number in handlers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 def serve(app: Starlette, host: str, port: int) -> None:
-    """Serve the application until SIGTERM or SIGINT, which ends the ticks in flight within their grace."""
+    """Serve the application until SIGTERM or SIGINT, which ends the ticks in flight within their grace; then exit 0."""
     import uvicorn
 
-    class Server(uvicorn.Server):
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            # Before uvicorn's own part, which waits for the requests in flight: they are the ticks.
-            app.state.service.stop()
-            super().handle_exit(sig, frame)
-
-    Server(uvicorn.Config(app, host=host, port=port, log_level="info")).run()
+    # uvicorn raises the signal once more when it has ended in order.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
+    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="info")).run()

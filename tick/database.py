@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from psycopg import AsyncConnection, sql
 from .errors import ConfigurationError, DatabaseUnavailable, MigrationError, NotMigrated
 
 CONNECT_TIMEOUT = 5
+RECONNECT = 0.25
+"""Seconds between attempts to reach a database that went away in the middle of a tick."""
 LOCK_TIMEOUT = "5s"
 MIGRATION_LOCK = 7236483109254801
 # What other tools' connection strings carry and libpq refuses.
@@ -62,6 +65,17 @@ async def open_connection(url: str) -> AsyncConnection:
 def _without_secrets(message: str) -> str:
     """What libpq says of a URL it cannot read. What it quotes may hold the password, unless it is an option's name."""
     return re.sub(r'(?<!parameter: )(?<!option )"[^"]*"|"[^"]*[^a-z_"][^"]*"', '"..."', message)
+
+
+async def reopen(url: str, remaining: Callable[[], float]) -> AsyncConnection:
+    """Connect again, trying for as long as there are seconds left: a Postgres that restarts is soon back."""
+    while True:
+        try:
+            return await open_connection(url)
+        except DatabaseUnavailable:
+            if remaining() < RECONNECT:
+                raise
+            await asyncio.sleep(RECONNECT)
 
 
 def one_line(error: BaseException) -> str:

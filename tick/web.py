@@ -26,7 +26,8 @@ from . import database, handlers, platforms
 from .config import Settings, check_budget
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
-from .processor import Stop, process_tick
+from .places import Stop
+from .processor import process_tick
 from .queue import Queue, Statement
 
 NO_STORE = {"cache-control": "no-store"}

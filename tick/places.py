@@ -1,0 +1,289 @@
+"""Where a tick's jobs run: a few places at once, each with a time by which it is free again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from . import runner
+from .handlers import Context, Registry
+from .history import Durations
+from .jobs import Cancelled, Done, Job, Outcome, Released
+
+FLOOR = 1.0
+"""Seconds that a type without a time-out or a history is taken to need."""
+STUBBORN = 0.75
+"""Seconds that a cancelled handler has to end, before it is abandoned."""
+YIELD = 0.01
+"""Seconds of back-to-back handlers after which the loop gets a turn."""
+
+logger = logging.getLogger("tick")
+
+_abandoned: set[asyncio.Task[None]] = set()
+"""Handlers that did not stop: referred to here, since a loop holds its tasks only weakly."""
+
+
+class Clock:
+    """How much of the budget is used, by this process's clock; and what the database's clock says meanwhile."""
+
+    def __init__(self, started: float, budget: float) -> None:
+        self.started = started
+        self.budget = budget
+        self.deadline = started + budget
+        self._began = datetime.min.replace(tzinfo=UTC)
+
+    def elapsed(self) -> float:
+        return time.monotonic() - self.started
+
+    def remaining(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def set(self, now: datetime, at: float) -> None:
+        """The database said `now` in answer to a question asked `at` that time of this process."""
+        self._began = now - timedelta(seconds=at - self.started)
+
+    def instant(self, at: float) -> datetime:
+        """A time of this process, as the database's clock shows it (UTC)."""
+        return self._began + timedelta(seconds=at - self.started)
+
+
+class Stop:
+    """Ends a tick early: no more claims, what has not started is released, what runs gets the grace."""
+
+    def __init__(self) -> None:
+        self.asked_at: float | None = None
+        self._wake: Callable[[], None] = lambda: None
+
+    def __call__(self) -> None:
+        self.asked_at = self.asked_at or time.monotonic()
+        self._wake()
+
+    def wakes(self, wake: Callable[[], None]) -> None:
+        """Have this called when the stop is asked for."""
+        self._wake = wake
+
+
+class Place:
+    """The job that runs here, until when it may, and since when it has been told to stop."""
+
+    __slots__ = ("context", "cut_at", "ends_at", "job", "started", "task", "why")
+
+    def __init__(self) -> None:
+        self.job: Job | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.context: Context | None = None
+        self.started = self.ends_at = 0.0
+        self.cut_at: float | None = None
+        self.why = "deadline"
+
+    def cut(self, why: str) -> None:
+        """Tell the handler to stop; what it makes of that is seen when its task ends, or does not."""
+        if self.cut_at is None and self.task is not None:
+            self.why, self.cut_at = why, time.monotonic()
+            self.task.cancel()
+
+    def next_event(self) -> float:
+        """When something has to be done about it."""
+        return self.ends_at if self.cut_at is None else self.cut_at + STUBBORN
+
+
+class Places:
+    """Takes claimed jobs from its buffer, runs them, and collects their outcomes."""
+
+    def __init__(self, concurrency: int, clock: Clock, registry: Registry, stop: Stop) -> None:
+        self.concurrency = concurrency
+        self.clock = clock
+        self.registry = registry
+        self.stop = stop
+        self.buffer: deque[Job] = deque()
+        self.low_water = 0
+        self.running: set[Place] = set()
+        self.outcomes: list[tuple[Job, Outcome]] = []
+        self.last_outcome = clock.started
+        self.unlocked = False
+        """Whether an outcome makes another job claimable: the next of its key, or what follows from it."""
+        self.abandoned: list[int] = []
+        self.durations = Durations({})
+        self.wake = asyncio.Event()
+        self._needs: dict[str, float] = {}
+        self._threads = runner.Threads()
+        self._blank = contextvars.copy_context()
+
+    def learn(self, history: dict[str, list[int]]) -> None:
+        """What earlier ticks know of how long types take."""
+        self.durations = Durations(history)
+        self._needs.clear()
+
+    def over(self) -> bool:
+        """Whether nothing more may be started."""
+        return self.stop.asked_at is not None or self.clock.remaining() <= 0
+
+    def idle(self) -> bool:
+        return not self.running and not self.buffer
+
+    def held(self) -> list[int]:
+        """The ids of the claims that are not settled yet, and not among the outcomes."""
+        running = [place.job.id for place in self.running if place.job]
+        return [*running, *(job.id for job in self.buffer), *self.abandoned]
+
+    def has_suspect(self) -> bool:
+        """Whether a suspect is held, and so nothing else may be: it comes alone, so it is the first of the buffer."""
+        jobs = [place.job for place in self.running if place.job]
+        return any(job.losses for job in [*jobs, *list(self.buffer)[:1]])
+
+    def needs(self, type: str) -> float:
+        """Seconds that a job of this type must be given: its time-out, else what its history says, else the floor."""
+        need = self._needs.get(type)
+        if need is None:
+            budget, timeout = self.clock.budget, self.registry.get(type).timeout
+            expected = timeout or self.durations.expected(type) or min(FLOOR, budget / 10)
+            # What was slow once must still find a tick that it may start in: a fresh one.
+            need = self._needs[type] = min(expected, max(timeout or 0.0, budget * 0.8))
+        return need
+
+    def fill(self) -> None:
+        """Start as many places as there are jobs for."""
+        for _ in range(min(len(self.buffer), self.concurrency - len(self.running))):
+            place = Place()
+            self.running.add(place)
+            place.task = asyncio.create_task(self._work(place), context=self._blank.copy())
+
+    async def _work(self, place: Place) -> None:
+        """Run jobs one after the other until there are none: a task for a place, not for each tiny job."""
+        turn = time.monotonic()
+        try:
+            while not self.over() and (job := self._next_job()) is not None:
+                await self._run(place, job)
+                if place not in self.running or self._context_was_changed():
+                    return
+                if self.buffer and time.monotonic() - turn > YIELD:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+        finally:
+            self.running.discard(place)
+            self.wake.set()
+
+    def _next_job(self) -> Job | None:
+        """The next job that the time left admits; those that it does not are released."""
+        while self.buffer:
+            job = self.buffer.popleft()
+            if len(self.buffer) == self.low_water:
+                self.wake.set()
+            if (job.timeout or self.needs(job.type)) < self.clock.remaining():
+                return job
+            self.settle(job, Released())
+        return None
+
+    async def _run(self, place: Place, job: Job) -> None:
+        handler = self.registry.get(job.type)
+        self._occupy(place, job, job.timeout or handler.timeout)
+        context = place.context = Context(job, self.clock.instant(place.ends_at), place.ends_at, self.registry)
+        try:
+            outcome = await runner.run(job, handler, context, self._threads)
+        except asyncio.CancelledError:
+            if place.task is not None:
+                place.task.uncancel()
+            if not handler.is_async and place.why in ("deadline", "stop"):
+                self._abandon(place)
+                return
+            outcome = runner.stopped(job, handler, place.why, time.monotonic() - place.started)
+        if place not in self.running:
+            return  # It was abandoned while it ran: its outcome is no longer this tick's to write.
+        place.job, place.cut_at = None, None
+        self.durations.record(job.type, time.monotonic() - place.started)
+        self.settle(job, Cancelled() if context.cancelled and isinstance(outcome, Done) else outcome)
+
+    def _occupy(self, place: Place, job: Job, timeout: float | None) -> None:
+        place.job, place.started = job, time.monotonic()
+        own = place.started + timeout if timeout else self.clock.deadline
+        place.ends_at = min(self.clock.deadline, own)
+        place.why = "timeout" if own < self.clock.deadline else "deadline"
+
+    def _context_was_changed(self) -> bool:
+        """Whether the handler left context variables behind, which the next job must not see."""
+        return contextvars.copy_context() != self._blank
+
+    def settle(self, job: Job, outcome: Outcome) -> None:
+        """Keep an outcome for the next exchange."""
+        self.outcomes.append((job, outcome))
+        self.last_outcome = time.monotonic()
+        if job.key is not None or (isinstance(outcome, Done) and outcome.follow_ups):
+            self.unlocked = True
+        if not self.buffer:
+            self.wake.set()
+
+    def take_outcomes(self) -> list[tuple[Job, Outcome]]:
+        """All that are ready, leaving none."""
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
+
+    async def wait(self, until: float) -> None:
+        """Until something has happened, or must be done about a place, or it is `until`; then do it."""
+        self.wake.clear()
+        at = min([until, *(place.next_event() for place in self.running)])
+        timer = asyncio.get_running_loop().call_later(max(0.0, at - time.monotonic()), self.wake.set)
+        await self.wake.wait()
+        timer.cancel()
+        self._look_after()
+
+    def _look_after(self) -> None:
+        """Cut what has outrun its time, and abandon what does not heed that."""
+        now = time.monotonic()
+        for place in list(self.running):
+            if place.job is None or now < place.next_event():
+                continue
+            if place.cut_at is None:
+                place.cut(place.why)
+            else:
+                self._abandon(place)
+
+    def _abandon(self, place: Place) -> None:
+        """Leave a handler that does not stop to itself, and free its place.
+
+        Its own time-out or a cancellation is settled. At the tick's end nothing is written, so that the job stays
+        leased while the handler may still be at work, and is reclaimed after.
+        """
+        job = place.job
+        self.running.discard(place)
+        if place.task is not None:
+            _abandoned.add(place.task)
+            place.task.add_done_callback(_abandoned.discard)
+        if job is None:
+            return
+        logger.warning("abandoned: job %s (%s) did not stop when it was told to (%s)", job.id, job.type, place.why)
+        if place.why in ("timeout", "cancel"):
+            after = time.monotonic() - place.started
+            self.settle(job, runner.stopped(job, self.registry.get(job.type), place.why, after))
+        else:
+            self.abandoned.append(job.id)
+
+    def cancel(self, ids: list[int]) -> None:
+        """Tell jobs that somebody has cancelled them: a coroutine is cancelled, a plain function may look."""
+        for place in self.running:
+            if place.job and place.context and place.job.id in ids:
+                place.context.cancelled = True
+                if self.registry.get(place.job.type).is_async:
+                    place.cut("cancel")
+
+    async def empty(self, grace_until: float) -> None:
+        """Release what has not started, and end what runs: until then it may by itself, then it is cut."""
+        for job in self.buffer:
+            self.outcomes.append((job, Released()))
+        self.buffer.clear()
+        while self.running and time.monotonic() < grace_until:
+            await self.wait(grace_until)
+        for place in self.running:
+            place.cut("deadline" if self.clock.remaining() <= 0 else "stop")
+        while self.running:
+            await self.wait(time.monotonic() + STUBBORN)
+
+    def drop(self) -> None:
+        """Leave nothing running that can be stopped, when the tick itself has failed."""
+        for place in self.running:
+            if place.task is not None:
+                place.task.cancel()

@@ -369,6 +369,18 @@ def test_a_lost_connection_in_an_exchange_is_made_anew_and_nothing_is_settled_tw
     assert statuses(conn) == {"done": 10, "running": 10}
 
 
+def test_nothing_is_compiled_just_in_time_and_no_session_keeps_that(conn, url, monkeypatch):
+    shown = {**queue.statements(), "show_jit": "show jit"}
+    monkeypatch.setattr(queue, "statements", lambda schema: shown)
+
+    async def use(q: Queue):
+        (inside,) = await q.send(Statement("show_jit", {}))
+        outside = await (await q.connection.execute("show jit")).fetchone()
+        return inside.rows[0][0], outside[0]
+
+    assert with_queue(url, use) == ("off", conn.execute("show jit").fetchone()[0])
+
+
 def test_a_deadlock_of_settles_is_not_possible_since_rows_are_locked_in_order(conn, url):
     jobs(conn, count=200)
 

@@ -318,6 +318,7 @@ class Queue:
     async def _send_once(self, batch: Sequence[Statement]) -> list[Reply]:
         self.round_trips += 1
         async with self.connection.pipeline():
+            await self.connection.execute(self._sql["without_jit"])
             cursors = [await self.connection.execute(self._sql[name], params, binary=True) for name, params in batch]
         return [Reply(await _rows(cursor), cursor.rowcount) for cursor in cursors]
 

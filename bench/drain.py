@@ -1,0 +1,220 @@
+"""How fast one tick drains a queue, beside the least SQL that could, and with millions of finished jobs behind.
+
+    uv run python -m bench.drain
+    uv run python -m bench.drain --history 1000000 10000000
+
+It starts its own Postgres servers and removes them. `docs/benchmarks.md` says what the figures mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import AsyncConnection
+
+from tick import queue
+from tick.handlers import Handler, Registry
+from tick.jobs import NewJob
+
+from . import ceiling, clusters, dataset
+from .dataset import TYPE, Bench
+from .rounds import Contender, Sample, Series, alternate, line, shown
+from .ticks import timed
+
+SINGLES = 2_000
+"""Jobs that are enqueued one by one, each with a commit of its own."""
+
+
+async def noop(user_id: int, template: str, audience: str) -> None:
+    """A job that is all overhead."""
+
+
+def plain_noop(user_id: int, template: str, audience: str) -> None:
+    """The same, run in a thread."""
+
+
+# What is measured
+
+
+async def tick(url: str, handler: Callable[..., Any], jobs: int) -> Sample:
+    """One tick with the default settings, from its connection to its report."""
+    registry = Registry()
+    registry.add(Handler(handler, TYPE))
+    report, took, round_trips = await timed(url, registry)
+    if report.done < jobs:
+        print(f"  (the budget ended after {report.done:,} of {jobs:,} jobs)", file=sys.stderr)
+    return Sample(report.done / took, round_trips)
+
+
+async def raw(url: str, settle: str, jobs: int) -> Sample:
+    """The ceiling: claim and settle, and nothing else."""
+    started = time.perf_counter()
+    async with await AsyncConnection.connect(url, autocommit=True) as connection:
+        done, trips = await ceiling.drain(connection, settle)
+    took = time.perf_counter() - started
+    assert done == jobs, done
+    return Sample(jobs / took, trips)
+
+
+def drained(bench: Bench, jobs: int, run: Callable[[str], Awaitable[Sample]]) -> Sample:
+    """A measurement on a queue that has just been filled."""
+    bench.fill(jobs)
+    return asyncio.run(run(bench.url))  # type: ignore[arg-type]
+
+
+def inserted(bench: Bench, jobs: int, statement: str) -> Sample:
+    """Rows put in by one statement."""
+    bench.clear()
+    with psycopg.connect(bench.url, autocommit=True) as connection:
+        started = time.perf_counter()
+        connection.execute(statement, {"type": TYPE, "jobs": jobs})
+        return Sample(jobs / (time.perf_counter() - started))
+
+
+def enqueued(bench: Bench, jobs: int) -> Sample:
+    """tick's enqueue, a round trip and a commit each, every job with an idempotency key."""
+    bench.clear()
+    new = NewJob(TYPE, b'{"user_id": 1, "template": "weekly-report", "audience": "team"}')
+    with psycopg.connect(bench.url, autocommit=True) as connection:
+        started = time.perf_counter()
+        for _ in range(jobs):
+            queue.enqueue(connection, new._replace(idempotency_key=str(uuid.uuid4())))
+        return Sample(jobs / (time.perf_counter() - started))
+
+
+# The two questions
+
+
+def beside_the_ceiling(urls: str, jobs: int, rounds: int) -> dict[str, Any]:
+    """tick with a coroutine function, tick with a plain one, and the raw SQL, in turn."""
+    bench = Bench(urls, "drain")
+    contenders: dict[str, Contender] = {
+        "tick, async def": lambda: drained(bench, jobs, partial(tick, handler=noop, jobs=jobs)),
+        "tick, def": lambda: drained(bench, jobs, partial(tick, handler=plain_noop, jobs=jobs)),
+        "raw SQL": lambda: drained(bench, jobs, partial(raw, settle=ceiling.KEEP, jobs=jobs)),
+    }
+    series = alternate(contenders, rounds)
+    top = series["raw SQL"]
+    result = {}
+    for name, each in series.items():
+        ratio = each.ratio(top)
+        beside = f"{shown(ratio)} of the ceiling" if each is not top else "the ceiling"
+        print(line(name, each, beside), flush=True)
+        result[name] = each.as_dict() | {"of_the_ceiling": [round(part, 3) for part in ratio]}
+    return result
+
+
+def beside_history(urls: str, rows: int, jobs: int, rounds: int, only: list[str]) -> dict[str, Any]:
+    """Everything twice, or only some of it: on empty tables, and with so many finished jobs behind."""
+    started = time.monotonic()
+    names = ("empty", "history")
+    kept = {name: Bench(urls, f"{name}_{rows}", history=rows * (name == "history")) for name in names}
+    moved = {
+        name: Bench(urls, f"moved_{name}_{rows}", history=rows * (name == "history"), moved=True) for name in names
+    }
+    gigabytes = kept["history"].size() / 1e9
+    print(f"  loaded in {time.monotonic() - started:.0f} s; {gigabytes:.1f} GB kept in the table")
+    asked = {name: _questions(kept[name], moved[name], jobs) for name in names}
+    # The two that are compared run one after the other.
+    questions = [q for q in asked["empty"] if not only or any(text in q for text in only)]
+    series = alternate({f"{q}|{name}": asked[name][q] for q in questions for name in names}, rounds)
+    result = {"bytes": kept["history"].size(), "questions": _ratios(series)}
+    for bench in (*kept.values(), *moved.values()):
+        bench.drop()
+    return result
+
+
+def _questions(kept: Bench, moved: Bench, jobs: int) -> dict[str, Contender]:
+    move = ceiling.move_statement(moved.url)
+    few = min(jobs, SINGLES)
+    return {
+        "tick, async def": lambda: drained(kept, jobs, partial(tick, handler=noop, jobs=jobs)),
+        "raw SQL, kept": lambda: drained(kept, jobs, partial(raw, settle=ceiling.KEEP, jobs=jobs)),
+        "raw SQL, moved": lambda: drained(moved, jobs, partial(raw, settle=move, jobs=jobs)),
+        "insert in bulk": lambda: inserted(kept, jobs, dataset.INSERT_PENDING),
+        "insert in bulk, random keys": lambda: inserted(kept, jobs, dataset.INSERT_KEYED),
+        "enqueue one by one, random keys": lambda: enqueued(kept, few),
+    }
+
+
+def _ratios(series: dict[str, Series]) -> dict[str, Any]:
+    result = {}
+    for question in dict.fromkeys(name.split("|")[0] for name in series):
+        empty, history = series[f"{question}|empty"], series[f"{question}|history"]
+        ratio = history.ratio(empty)
+        print(line(f"{question}: empty", empty))
+        print(line(f"{question}: history", history, f"{shown(ratio)} of empty"), flush=True)
+        result[question] = {
+            "empty": empty.as_dict(),
+            "history": history.as_dict(),
+            "ratio": [round(part, 3) for part in ratio],
+        }
+    return result
+
+
+# The command
+
+
+def measure(programs: Path, args: argparse.Namespace) -> dict[str, Any]:
+    """All that was asked for, on one version of Postgres."""
+    with clusters.cluster(programs) as urls:
+        exact = clusters.server_version(urls.format("postgres"))
+        jit = clusters.jit(urls.format("postgres"))
+        result: dict[str, Any] = {"postgres": exact, "jit": jit, "history": {}}
+        print(f"\nPostgres {exact}, JIT compilation {'on' if jit else 'not available or off'}")
+        if not args.history or args.all:
+            print(f"\n{args.jobs:,} jobs in one tick, {args.rounds} rounds")
+            result["drain"] = beside_the_ceiling(urls, args.jobs, args.rounds)
+        for rows in args.history:
+            print(f"\n{args.jobs:,} jobs, {rows:,} finished ones behind", flush=True)
+            result["history"][rows] = beside_history(urls, rows, args.jobs, args.rounds, args.only)
+    return result
+
+
+def arguments(given: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench.drain", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--postgres", nargs="+", default=["15", "18"], metavar="MAJOR")
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--history", nargs="+", type=int, default=[], metavar="ROWS")
+    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="with --history: tick, raw, insert, …")
+    parser.add_argument("--all", action="store_true", help="with --history: the drain beside the ceiling, too")
+    parser.add_argument("--quick", action="store_true", help="2 rounds of 5,000 jobs: does it run?")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    args = parser.parse_args(given)
+    if args.quick:
+        args.jobs, args.rounds = 5_000, 2
+    return args
+
+
+def main() -> None:
+    args = arguments()
+    clusters.stop_on_sigterm()
+    facts = clusters.facts()
+    print(" · ".join(f"{name} {value}" for name, value in facts.items()))
+    results = []
+    for version in args.postgres:
+        programs = clusters.binaries(version)
+        if programs is None:
+            print(f"\nPostgres {version}: not installed, left out", file=sys.stderr)
+            continue
+        results.append(measure(programs, args))
+    if args.json:
+        args.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

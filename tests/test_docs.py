@@ -41,6 +41,7 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, conn, url, empty_reg
     monkeypatch.setitem(sys.modules, "jobs", module)
     for code in blocks(page, "python"):
         exec(compile(code, str(page), "exec"), module.__dict__)
+    conn.execute("drop table users")
     assert conn.execute("select count(*) from tick.jobs").fetchone()[0] >= 1
 
 

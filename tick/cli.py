@@ -243,7 +243,8 @@ def _print_report(report: Report, as_json: bool) -> None:
         return
     counts = {name: value for name, value in values.items() if isinstance(value, int)}
     said = [f"{value} {name}" for name, value in counts.items() if value or name == "done"]
-    print(f"tick {report.tick[:8]} in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}")
+    line = f"tick {report.tick[:8]} in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}"
+    print(line, flush=True)  # `tick dev` goes on, and its log should not wait for a buffer to fill
 
 
 # tick serve, tick dev

@@ -106,6 +106,9 @@ def test_a_tick_killed_again_and_again_in_five_hundred_jobs_loses_none(conn, tic
         time.sleep(chance.random() * 0.05)
         process.kill()
         process.wait()
+        # What it had sent may still be committed: until Postgres has noticed that it is gone.
+        wait_until(lambda: conn.execute("select count(*) from pg_stat_activity where datname = current_database() "
+                                        "and backend_type = 'client backend'").fetchone()[0] == 1)  # fmt: skip
         expire(conn)
     for _ in range(3):
         assert ticks.run().returncode == 0

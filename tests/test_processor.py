@@ -222,6 +222,26 @@ class TestOutcomes:
         assert job(conn, id)["status"] == "dead"
         assert "$.name" in job(conn, id)["last_error"]
 
+    @pytest.mark.parametrize(
+        "payload", ['{"a": 1e5000}', '{"a": ' + "[" * 3000 + "]" * 3000 + "}"], ids=["number", "nest"]
+    )
+    def test_a_payload_that_cannot_be_decoded_is_the_death_of_that_job_alone(self, conn, settings, payload):
+        noop()
+        conn.execute("insert into tick.jobs (type, payload, priority) values ('noop', %s::jsonb, 1)", [payload])
+        jobs(conn, count=5)
+        report = tick(settings)
+        assert (report.done, report.dead) == (5, 1)
+
+    def test_a_plain_function_that_gives_back_a_coroutine_has_it_awaited(self, conn, settings):
+        ran = []
+
+        async def work():
+            ran.append(1)
+            return 7
+
+        row = self.run(conn, settings, lambda: work())
+        assert (ran, row["status"], row["result"]) == ([1], "done", 7)
+
     def test_a_type_without_a_handler_stays_as_it_is(self, conn, settings):
         noop()
         id = a_job(conn, "elsewhere")
@@ -420,6 +440,19 @@ class TestStop:
         report = tick(settings, budget=30, concurrency=5, stop=stop)
         assert time.monotonic() - started < GRACE + 1
         assert (report.done, statuses(conn)) == (5, {"done": 5, "pending": 10})
+
+    def test_may_be_asked_for_by_another_thread(self, conn, settings):
+        stop = Stop()
+
+        @public.job(type="noop")
+        async def work() -> None:
+            threading.Timer(0.1, stop).start()
+            await asyncio.sleep(30)
+
+        a_job(conn)
+        started = time.monotonic()
+        tick(settings, budget=30, stop=stop)
+        assert time.monotonic() - started < GRACE + 1
 
     def test_releases_uncounted_what_does_not_end_in_the_grace(self, conn, settings):
         stop = Stop()
@@ -627,6 +660,14 @@ class TestSchedulesFile:
         settings.schedules_path.write_text('[schedules.nightly-noop]\ncron = "0 3 * * *"\n')
         with pytest.raises(ConfigurationError, match="nightly_noop"):
             tick(settings)
+
+    def test_is_measured_by_the_budget_of_the_settings_and_not_by_a_lower_one(self, conn, settings):
+        noop()
+        settings.schedules_path.write_text('[schedules.noop]\ncron = "0 3 * * *"\ntimeout = "30s"\n')
+        tick(settings, budget=5)
+        settings.schedules_path.write_text('[schedules.noop]\ncron = "0 3 * * *"\ntimeout = "60s"\n')
+        with pytest.raises(ConfigurationError, match="never fit the budget of 50"):
+            tick(settings, budget=5)
 
     def test_whose_payload_does_not_fit_is_an_error(self, conn, settings):
         @public.job

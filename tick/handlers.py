@@ -174,7 +174,7 @@ class Handler(Generic[P, Q, R]):
     @cached_property
     def is_async(self) -> bool:
         """Whether the function is a coroutine function, run on the loop and not in a thread."""
-        return inspect.iscoroutinefunction(inspect.unwrap(self.function))
+        return inspect.iscoroutinefunction(self.function)
 
     @cached_property
     def parameters(self) -> Parameters:

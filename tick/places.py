@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import time
@@ -63,9 +64,14 @@ class Stop:
         self.asked_at = self.asked_at or time.monotonic()
         self._wake()
 
-    def wakes(self, wake: Callable[[], None]) -> None:
-        """Have this called when the stop is asked for."""
-        self._wake = wake
+    def wakes(self, wake: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+        """Have this called, in its loop, when the stop is asked for: by whatever thread."""
+
+        def call() -> None:
+            with contextlib.suppress(RuntimeError):  # The loop is closed: the tick is over.
+                loop.call_soon_threadsafe(wake)
+
+        self._wake = call
 
 
 class Place:

@@ -117,7 +117,7 @@ class Tick:
         self.error: ConfigurationError | None = None
         self.opened_at = datetime.min.replace(tzinfo=UTC)
         self.exchanged = clock.started
-        stop.wakes(self.places.wake.set)
+        stop.wakes(self.places.wake.set, asyncio.get_running_loop())
 
     async def run(self, trigger: Trigger) -> Report:
         self.report.trigger = trigger.trigger
@@ -152,8 +152,9 @@ class Tick:
 
         A file that cannot be used is this tick's error, told at its end: jobs that are pending run all the same.
         """
+        budget = max(self.clock.budget, self.settings.budget or DEFAULT_BUDGET)
         try:
-            rows = materialise.entries(self.settings.schedules_path, self.registry, self.clock.budget)
+            rows = materialise.entries(self.settings.schedules_path, self.registry, budget)
         except ConfigurationError as error:
             self.error = error
         else:

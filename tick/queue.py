@@ -19,7 +19,7 @@ from psycopg.types.json import set_json_loads
 
 from . import database
 from .config import Settings
-from .errors import DatabaseUnavailable
+from .errors import DatabaseError, DatabaseUnavailable
 from .jobs import Cancelled, Dead, Done, Failure, Job, NewJob, Outcome, Released, Retried, Snoozed
 
 ERRORS_KEPT = 5
@@ -145,7 +145,7 @@ class Queue:
         self._adopt(connection)
 
     def _adopt(self, connection: AsyncConnection) -> None:
-        set_json_loads(msgspec.json.decode, connection)
+        set_json_loads(_decode, connection)
         self.connection = connection
 
     def leave(self) -> None:
@@ -326,6 +326,17 @@ class Queue:
         return await database.not_migrated(self.connection, self.schema) or error
 
 
+def _decode(text: str | bytes) -> Any:
+    """JSON, or its text where Postgres holds what cannot be decoded (1e5000, a nest of thousands).
+
+    The claim is committed by then: that job's payload will not fit its handler, and its neighbours are untouched.
+    """
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+
+
 async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:
     return await cursor.fetchall() if cursor.description else []
 
@@ -479,22 +490,26 @@ def enqueue(connection: Any, new: NewJob) -> Any:
     if isinstance(connection, AsyncConnection):
         return _enqueue_async(connection, new)
     with connection.cursor(row_factory=tuple_row) as cursor:
-        cursor.execute(*_insertion(new))
-        row = cursor.fetchone()
-        if row is not None:
-            return JobId(row[0], created=True)
-        cursor.execute(*_lookup(new))
-        return JobId(cursor.fetchone()[0], created=False)
+        for _ in range(RESENDS):
+            for statement, created in ((_insertion(new), True), (_lookup(new), False)):
+                cursor.execute(*statement)
+                if row := cursor.fetchone():
+                    return JobId(row[0], created=created)
+    raise DatabaseError(_ELUSIVE)
 
 
 async def _enqueue_async(connection: AsyncConnection[Any], new: NewJob) -> JobId:
     async with connection.cursor(row_factory=tuple_row) as cursor:
-        await cursor.execute(*_insertion(new))
-        row = await cursor.fetchone()
-        if row is not None:
-            return JobId(row[0], created=True)
-        await cursor.execute(*_lookup(new))
-        return JobId((await cursor.fetchone() or [0])[0], created=False)
+        for _ in range(RESENDS):
+            for statement, created in ((_insertion(new), True), (_lookup(new), False)):
+                await cursor.execute(*statement)
+                if row := await cursor.fetchone():
+                    return JobId(row[0], created=created)
+    raise DatabaseError(_ELUSIVE)
+
+
+# A repeatable-read transaction may never see the row that it collides with.
+_ELUSIVE = "the job with this idempotency key comes and goes, or this transaction cannot see it; enqueue again"
 
 
 def _insertion(new: NewJob) -> tuple[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import queue
 import threading
 import traceback
@@ -108,6 +109,8 @@ async def run(job: Job, handler: Handler[..., ..., Any], context: Context, threa
             returned = await handler.function(**arguments)
         else:
             returned = await threads.run(lambda: handler.function(**arguments))
+        if inspect.isawaitable(returned):  # of a plain function that wraps a coroutine function
+            returned = await returned
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise

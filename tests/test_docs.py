@@ -33,7 +33,9 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "handlers.md"], ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", ROOT / "docs" / "handlers.md", ROOT / "docs" / "deploy.md"], ids=lambda page: page.name
+)
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, conn, url, empty_registry, monkeypatch):
     conn.execute("drop table if exists users; create table users (id serial, email text)")
     module = types.ModuleType("jobs")
@@ -42,7 +44,8 @@ def test_the_python_of_a_page_runs_from_top_to_bottom(page, conn, url, empty_reg
     for code in blocks(page, "python"):
         exec(compile(code, str(page), "exec"), module.__dict__)
     conn.execute("drop table users")
-    assert conn.execute("select count(*) from tick.jobs").fetchone()[0] >= 1
+    enqueues = any("enqueue(" in code for code in blocks(page, "python"))
+    assert conn.execute("select count(*) > 0 from tick.jobs").fetchone()[0] == enqueues
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -90,7 +90,6 @@ app = Starlette(
     routes=[Route("/", page), Route("/signup", signup, methods=["POST"]), Mount("/", ticks)],
     lifespan=lifespan,
 )
-app.state.service = ticks.state.service  # what `serve` tells of a SIGTERM, so that a tick in flight ends in time
 
 if __name__ == "__main__":
     serve(app, "127.0.0.1", 8000)

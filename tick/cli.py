@@ -3,37 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
-import signal
 import sys
-import threading
-import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from . import database, embedded, handlers, platforms
-from .config import GRACE, Settings, check_budget
+from . import commands
+from .commands import NO_DATABASE, NOT_SO, OK, USAGE, complain
+from .config import check_budget
 from .errors import (
-    ConfigurationError,
     DatabaseUnavailable,
-    InvalidPayload,
     InvalidTransition,
     JobNotFound,
     TickError,
 )
-
-if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
-    from .places import Stop
-    from .processor import Report
-    from .schedules import Schedule
-
-OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,493 +35,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return code
-
-
-def complain(error: Exception, code: int) -> int:
-    print(f"tick: {error}", file=sys.stderr)
-    return code
-
-
-# What the commands share
-
-
-def settings_with_database() -> Settings:
-    """The settings, with the embedded Postgres, migrated, where no DATABASE_URL is set."""
-    settings = Settings.load()
-    if settings.database_url:
-        return settings
-    url = embedded.url(settings.root)
-    print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {embedded.STATE}/", file=sys.stderr)
-    settings = replace(settings, database_url=url)
-    asyncio.run(_migrate(settings))
-    return settings
-
-
-async def _migrate(settings: Settings) -> list[str]:
-    async with database.connect(settings.database_url or "") as connection:
-        return await database.migrate(connection, settings.schema)
-
-
-def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any, Any, Any]]) -> Any:
-    """Run one coroutine function with a connection of its own."""
-    from psycopg.errors import UndefinedTable
-
-    async def asking() -> Any:
-        async with database.connect(settings.database_url or "") as connection:
-            try:
-                return await question(connection)
-            except UndefinedTable as error:
-                raise await database.not_migrated(connection, settings.schema) or error from None
-
-    return asyncio.run(asking())
-
-
-def query(settings: Settings, name: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows of one statement of queue.sql."""
-    from .queue import Queue, Statement
-
-    async def asking(connection: AsyncConnection) -> list[tuple[Any, ...]]:
-        queue = Queue(connection, lambda: database.open_connection(""), settings.schema)
-        return (await queue.send(Statement(name, params)))[0].rows
-
-    rows: list[tuple[Any, ...]] = ask(settings, asking)
-    return rows
-
-
-def load_handlers(settings: Settings, budget: float) -> handlers.Registry:
-    registry = handlers.load(settings.modules, settings.root)
-    registry.check(budget)
-    return registry
-
-
-def show(rows: Iterable[dict[str, Any]], *, as_json: bool, empty: str = "nothing", title: str | None = None) -> None:
-    """Print rows: JSON, a table on a terminal, or aligned text in a pipe."""
-    rows = list(rows)
-    if as_json:
-        print(json.dumps(rows, default=str, indent=2))
-    elif not rows:
-        print(empty)
-    elif sys.stdout.isatty():
-        _rich_table(rows, title)
-    else:
-        _plain_table(rows)
-
-
-def _cells(row: dict[str, Any]) -> list[str]:
-    return ["-" if value is None else str(value) for value in row.values()]
-
-
-def _plain_table(rows: list[dict[str, Any]]) -> None:
-    lines = [[name.upper() for name in rows[0]], *map(_cells, rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _rich_table(rows: list[dict[str, Any]], title: str | None) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*rows[0], title=title, title_justify="left", header_style="bold")
-    for row in rows:
-        table.add_row(*map(Text, _cells(row)))
-    Console().print(table)
-
-
-# tick run-once
-
-
-def run_once(options: argparse.Namespace) -> int:
-    """One tick here and now; its report."""
-    settings = settings_with_database()
-    registry = load_handlers(settings, platforms.budget(settings))
-    budget = options.budget or platforms.budget(settings)
-    report = _tick_in_its_own_loop(settings, registry, budget, options)
-    _print_report(report, options.json)
-    return OK
-
-
-def _tick_in_its_own_loop(
-    settings: Settings, registry: handlers.Registry, budget: float, options: argparse.Namespace
-) -> Report:
-    """Run the tick, and leave the loop without waiting for handlers that did not stop, as asyncio.run would."""
-    from .places import Stop
-    from .processor import process_tick
-    from .queue import Trigger
-
-    stop, loop = Stop(), asyncio.new_event_loop()
-    loop.set_exception_handler(
-        lambda loop, context: None if "task" in context else loop.default_exception_handler(context)
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    watchdog = _watchdog(budget)
-    with _Progress(options.json) as progress:
-        work = process_tick(
-            settings,
-            registry,
-            trigger=Trigger(options.trigger, options.delivery_id),
-            budget=budget,
-            stop=stop,
-            progress=progress,
-        )
-        try:
-            return loop.run_until_complete(work)
-        finally:
-            watchdog.cancel()
-            _leave(loop)
-
-
-def _leave(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-    loop.close()
-
-
-def _watchdog(budget: float) -> threading.Timer:
-    """Ends the process when a coroutine has blocked the loop, so that even then the tick keeps its time."""
-
-    def end() -> None:
-        text = "tick: a handler blocked the event loop past the budget; its jobs are reclaimed when their leases expire"
-        os.write(2, f"{text}\n".encode())
-        os._exit(BLOCKED)
-
-    timer = threading.Timer(budget + GRACE - 0.1, end)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-class _Progress:
-    """Counts that move while a tick drains: on a terminal alone, and on its standard error."""
-
-    def __init__(self, as_json: bool) -> None:
-        self._status: Any = None
-        self._silent = as_json or not sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        if not self._silent:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("ticking")
-            self._status.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, report: Report) -> None:
-        if self._status is not None:
-            self._status.update(
-                f"{report.claimed} claimed · {report.done} done · {report.retried} retried · {report.dead} dead"
-            )
-
-
-def _print_report(report: Report, as_json: bool) -> None:
-    values = report.as_dict()
-    if as_json:
-        print(json.dumps(values))
-        return
-    counts = {name: value for name, value in values.items() if isinstance(value, int)}
-    said = [f"{value} {name}" for name, value in counts.items() if value or name == "done"]
-    line = f"tick {report.tick[:8]} in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}"
-    print(line, flush=True)  # `tick dev` goes on, and its log should not wait for a buffer to fill
-
-
-# tick serve, tick dev
-
-
-def serve(options: argparse.Namespace) -> int:
-    """The HTTP endpoint, for an external cron to call."""
-    settings = settings_with_database()
-    load_handlers(settings, platforms.budget(settings))
-    if not settings.secrets:
-        print("tick: CRON_SECRET is not set: /tick answers 503 until it is", file=sys.stderr)
-    _serve(settings, options.host, options.port)
-    return OK
-
-
-def _serve(settings: Settings, host: str, port: int) -> None:
-    from .web import create_app, serve
-
-    serve(create_app(settings), host, port)
-
-
-def dev(options: argparse.Namespace) -> int:
-    """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
-    settings = settings_with_database()
-    asyncio.run(_migrate(settings))
-    ticker = _Ticker(settings, load_handlers(settings, platforms.budget(settings)), options.every)
-    ticker.start()
-    try:
-        _serve(settings, options.host, options.port)
-    finally:
-        ticker.end()
-    return OK
-
-
-class _Ticker(threading.Thread):
-    """Ticks now, and then on each multiple of `every` seconds of the clock, until it is ended."""
-
-    def __init__(self, settings: Settings, registry: handlers.Registry, every: float) -> None:
-        super().__init__(name="tick-dev", daemon=True)
-        self._settings, self._registry, self._every = settings, registry, every
-        self._loop = asyncio.new_event_loop()
-        self._stop: Callable[[], None]
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        from .places import Stop
-
-        while not self._ended.is_set():
-            self._stop = stop = Stop()
-            try:
-                _print_report(self._loop.run_until_complete(self._tick(stop)), as_json=False)
-            except Exception as error:  # noqa: BLE001 - whatever this tick has met, the next is on its minute
-                complain(error, USAGE)
-            self._ended.wait(self._every - time.time() % self._every)
-
-    async def _tick(self, stop: Stop) -> Report:
-        from .processor import process_tick
-        from .queue import Trigger
-
-        budget = min(self._every, platforms.budget(self._settings))
-        return await process_tick(self._settings, self._registry, trigger=Trigger("dev"), budget=budget, stop=stop)
-
-    def end(self) -> None:
-        """Stop the tick that runs, and wait until it has let go of its jobs."""
-        self._ended.set()
-        self._loop.call_soon_threadsafe(lambda: self._stop())  # noqa: PLW0108 - the stop of the tick that then runs
-        self.join(GRACE + 1)
-
-
-# tick migrate
-
-
-def migrate(options: argparse.Namespace) -> int:
-    """Apply pending migrations, or say or print what would be applied."""
-    if options.sql:
-        print(database.export(Settings.load().schema))
-        return OK
-    settings = Settings.load()
-    if not settings.database_url:
-        settings = replace(settings, database_url=embedded.url(settings.root))
-    if options.dry_run:
-        names = [m.name for m in ask(settings, lambda c: database.pending(c, settings.schema))]
-        print("\n".join(f"would apply {name}" for name in names) or "nothing to apply")
-        return OK
-    names = asyncio.run(_migrate(settings))
-    print("\n".join(f"applied {name}" for name in names) or "nothing to apply")
-    return OK
-
-
-# tick schedules, tick windows
-
-
-def schedules(options: argparse.Namespace) -> int:
-    """Every schedule with its next windows; or, with --check, whether the file can be deployed."""
-    from . import schedules_file as module
-    from .schedules import warnings
-
-    if options.json_schema:
-        print(json.dumps(module.json_schema(), indent=2))
-        return OK
-    settings = Settings.load()
-    path = Path(options.file) if options.file else settings.schedules_path
-    if not path.exists():
-        raise ConfigurationError(f"{path}: there is no such file")
-    loaded = module.load(path)
-    for warning in warnings(loaded):
-        print(f"warning: {warning}", file=sys.stderr)
-    if options.check:
-        return _check(settings, loaded, path)
-    rows = [row for schedule in loaded for row in _next_windows(schedule, options.next)]
-    show(rows, as_json=options.json, empty=f"{path.name} has no schedules", title=path.name)
-    return OK
-
-
-def _check(settings: Settings, loaded: Sequence[Schedule], path: Path) -> int:
-    from .materialise import check
-
-    budget = platforms.budget(settings)
-    problems = check(loaded, load_handlers(settings, budget), budget)
-    for problem in problems:
-        print(f"{path.name}: {problem}", file=sys.stderr)
-    print(f"{path.name}: {len(loaded)} schedules, {len(problems) or 'no'} problems")
-    return NOT_SO if problems else OK
-
-
-def _next_windows(schedule: Schedule, count: int) -> Iterable[dict[str, Any]]:
-    from datetime import UTC, datetime
-
-    from .cron import zone
-    from .schedules import due
-
-    base = {"schedule": schedule.name, "rule": schedule.cron or schedule.every, "timezone": schedule.timezone}
-    if not schedule.enabled:
-        return [base | {"local": "disabled", "utc": None}]
-    at = datetime.now(UTC)
-    rows: list[dict[str, Any]] = []
-    while len(rows) < count and (window := due(schedule, at, at).next_window):
-        local = window.astimezone(zone(schedule.timezone))
-        rows.append(base | {"local": f"{local:%a %Y-%m-%d %H:%M:%S %Z}", "utc": f"{window:%Y-%m-%dT%H:%M:%SZ}"})
-        at = window
-    return rows or [base | {"local": "never again", "utc": None}]
-
-
-def run_now(options: argparse.Namespace) -> int:
-    """Enqueue a schedule's job at once, for no window; a disabled schedule too."""
-    from . import schedules_file as module
-
-    settings = settings_with_database()
-    loaded = {schedule.name: schedule for schedule in module.load(settings.schedules_path)}
-    if options.name not in loaded:
-        raise ConfigurationError(f"{settings.schedules_path.name} has no schedule {options.name!r}")
-    schedule = loaded[options.name]
-    registry = load_handlers(settings, platforms.budget(settings))
-    new = (
-        registry.get(schedule.type)
-        .new_job(schedule.payload)
-        ._replace(
-            priority=schedule.priority,
-            key=schedule.key,
-            max_attempts=schedule.max_attempts,
-            timeout=schedule.timeout.total_seconds() if schedule.timeout else None,
-            schedule=schedule.name,
-        )
-    )
-    return _enqueued(settings, new, options.json)
-
-
-def windows(options: argparse.Namespace) -> int:
-    """When a cron expression fires, to try it out."""
-    from .cron import windows, zone
-
-    found = windows(options.cron, options.timezone, after=_instant(options.after), until=_instant(options.until))
-    if options.json:
-        print(json.dumps([f"{window:%Y-%m-%dT%H:%M:%SZ}" for window in found]))
-        return OK
-    local = zone(options.timezone)
-    show(
-        ({"utc": f"{w:%Y-%m-%dT%H:%M:%SZ}", "local": f"{w.astimezone(local):%a %Y-%m-%d %H:%M:%S %Z}"} for w in found),
-        as_json=False,
-        empty="no windows",
-    )
-    return OK
-
-
-def _instant(text: str) -> Any:
-    from datetime import UTC, datetime
-
-    try:
-        instant = datetime.fromisoformat(text)
-    except ValueError:
-        raise ConfigurationError(f"{text!r} is not an instant: write 2026-10-25T00:00Z") from None
-    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
-
-
-# tick jobs, tick enqueue
-
-
-def jobs_list(options: argparse.Namespace) -> int:
-    """The latest jobs, filtered."""
-    settings = settings_with_database()
-    names = ("id", "type", "status", "priority", "attempt", "failures", "losses", "run_at", "finished_at",
-             "key", "schedule", "window", "last_error")  # fmt: skip
-    params = {"status": options.status, "type": options.type, "schedule": options.schedule, "limit": options.limit}
-    rows = [dict(zip(names, row, strict=True)) for row in query(settings, "list_jobs", params)]
-    if not options.json:
-        rows = [_brief(row) for row in rows]
-    show(rows, as_json=options.json, empty="no jobs")
-    return OK
-
-
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    due = row["finished_at"] or row["run_at"]
-    kept = ("id", "type", "status", "attempt", "failures", "key", "schedule")
-    return {name: row[name] for name in kept} | {
-        "at (utc)": f"{due:%Y-%m-%d %H:%M:%S}",
-        "last error": (row["last_error"] or "")[:60] or None,
-    }
-
-
-def jobs_show(options: argparse.Namespace) -> int:
-    """All there is to know of a job, its errors with their tracebacks."""
-    rows = query(settings_with_database(), "show_job", {"id": options.id})
-    if not rows:
-        raise JobNotFound(options.id)
-    job = rows[0][0]
-    if options.json:
-        print(json.dumps(job, indent=2))
-        return OK
-    errors = job.pop("errors")
-    for name, value in job.items():
-        if value is not None:
-            print(f"{name:20} {value if isinstance(value, str | int) else json.dumps(value)}")
-    for error in errors:
-        print(f"\nattempt {error['attempt']}, {error['at']}: {error['error']}\n{error['traceback']}")
-    return OK
-
-
-def jobs_cancel(options: argparse.Namespace) -> int:
-    """Cancel pending jobs; a running one is told at its tick's next exchange."""
-    return _transition(options, "cancel", "cancelled", "pending or running")
-
-
-def jobs_replay(options: argparse.Namespace) -> int:
-    """Make dead or cancelled jobs pending again, with all their attempts before them."""
-    return _transition(options, "replay", "replayed", "dead or cancelled")
-
-
-def _transition(options: argparse.Namespace, name: str, done: str, allowed: str) -> int:
-    settings = settings_with_database()
-    code = OK
-    for id in options.id:
-        rows = query(settings, name, {"id": id})
-        if rows:
-            print(f"job {id} {'is told to stop' if rows[0][0] == 'running' else done}")
-        else:
-            code = complain(_refusal(settings, id, done, allowed), NOT_SO)
-    return code
-
-
-def _refusal(settings: Settings, id: int, wanted: str, allowed: str) -> TickError:
-    rows = query(settings, "job_status", {"id": id})
-    return InvalidTransition(id, rows[0][0], wanted, allowed) if rows else JobNotFound(id)
-
-
-def enqueue(options: argparse.Namespace) -> int:
-    """Enqueue one job of a type that has a handler."""
-    settings = settings_with_database()
-    registry = load_handlers(settings, platforms.budget(settings))
-    try:
-        payload = json.loads(options.payload)
-    except (ValueError, RecursionError) as error:
-        raise InvalidPayload(options.type, f"it is not JSON: {error}") from None
-    if not isinstance(payload, dict):
-        raise InvalidPayload(options.type, 'it is not a JSON object, such as {"user_id": 42}')
-    handler = registry.get(options.type).using(
-        run_at=_instant(options.run_at) if options.run_at else None,
-        delay=options.delay,
-        priority=options.priority,
-        key=options.key,
-        idempotency_key=options.idempotency_key,
-        max_attempts=options.max_attempts,
-    )
-    return _enqueued(settings, handler.new_job(payload), options.json)
-
-
-def _enqueued(settings: Settings, new: Any, as_json: bool) -> int:
-    from .queue import enqueue
-
-    id = ask(settings, lambda connection: enqueue(connection, new))
-    if as_json:
-        print(json.dumps({"id": id, "type": new.type, "created": id.created}))
-    else:
-        print(f"job {id} ({new.type}) {'enqueued' if id.created else 'was there already'}")
-    return OK
 
 
 # The arguments
@@ -560,70 +56,70 @@ def _positive(text: str) -> int:
 def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     root = argparse.ArgumentParser(prog="tick", description="Durable, recurring, retried jobs on your Postgres.")
-    commands = root.add_subparsers(required=True, metavar="COMMAND")
+    parsers = root.add_subparsers(required=True, metavar="COMMAND")
     for add in (_tick_arguments, _schedule_arguments, _job_arguments):
-        add(commands)
+        add(parsers)
     return root
 
 
 def _command(
-    commands: Any, name: str, function: Callable[[argparse.Namespace], int], *, as_json: bool = False
+    parsers: Any, name: str, function: Callable[[argparse.Namespace], int], *, as_json: bool = False
 ) -> argparse.ArgumentParser:
     text = (function.__doc__ or "").strip()
-    command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    command: argparse.ArgumentParser = parsers.add_parser(name, help=text, description=text)
     command.set_defaults(command=function)
     if as_json:
         command.add_argument("--json", action="store_true", help="print JSON")
     return command
 
 
-def _tick_arguments(commands: Any) -> None:
-    once = _command(commands, "run-once", run_once, as_json=True)
+def _tick_arguments(parsers: Any) -> None:
+    once = _command(parsers, "run-once", commands.run_once, as_json=True)
     once.add_argument(
         "--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it goes before TICK_BUDGET"
     )
     once.add_argument("--trigger", default="cli", help="who asks, for the log (default: cli)")
     once.add_argument("--delivery-id", help="the platform's id of this run, for the log")
-    for name, function, host in (("serve", serve, "0.0.0.0"), ("dev", dev, "127.0.0.1")):  # noqa: S104 - a server's door
-        command = _command(commands, name, function)
+    for name, function, host in (("serve", commands.serve, "0.0.0.0"), ("dev", commands.dev, "127.0.0.1")):  # noqa: S104 - a server's door
+        command = _command(parsers, name, function)
         command.add_argument("--host", default=host)
         # A default that is text is read by `type`, and only when this command runs.
         command.add_argument("--port", type=_positive, default=os.environ.get("PORT") or "8000")
     command.add_argument(
         "--every", type=_budget, default=60.0, metavar="SECONDS", help="seconds between ticks (default: 60)"
     )
-    command = _command(commands, "migrate", migrate)
+    command = _command(parsers, "migrate", commands.migrate)
     command.add_argument("--dry-run", action="store_true", help="say what would be applied")
     command.add_argument("--sql", action="store_true", help="print the migrations as SQL")
 
 
-def _schedule_arguments(commands: Any) -> None:
-    command = _command(commands, "schedules", schedules, as_json=True)
+def _schedule_arguments(parsers: Any) -> None:
+    command = _command(parsers, "schedules", commands.schedules, as_json=True)
     command.add_argument("--check", action="store_true", help="only say whether the file can be deployed")
     command.add_argument("--json-schema", action="store_true", help="print the JSON Schema of the file")
     command.add_argument("--file", help="another schedules file")
     command.add_argument("--next", type=_positive, default=3, metavar="N", help="windows of each (default: 3)")
     actions = command.add_subparsers(metavar="run-now")
-    _command(actions, "run-now", run_now, as_json=True).add_argument("name")
-    command = _command(commands, "windows", windows, as_json=True)
+    _command(actions, "run-now", commands.run_now, as_json=True).add_argument("name")
+    command = _command(parsers, "windows", commands.windows, as_json=True)
     command.add_argument("cron")
     command.add_argument("--timezone", default="UTC", metavar="TZ")
     command.add_argument("--after", required=True, metavar="T", help="exclusive")
     command.add_argument("--until", required=True, metavar="T", help="inclusive")
 
 
-def _job_arguments(commands: Any) -> None:
-    jobs = commands.add_parser("jobs", help="List, show, replay and cancel jobs.")
+def _job_arguments(parsers: Any) -> None:
+    jobs = parsers.add_parser("jobs", help="List, show, replay and cancel jobs.")
     actions = jobs.add_subparsers(required=True, metavar="list|show|replay|cancel")
-    command = _command(actions, "list", jobs_list, as_json=True)
+    command = _command(actions, "list", commands.jobs_list, as_json=True)
     command.add_argument("--status", choices=("pending", "running", "done", "dead", "cancelled"))
     command.add_argument("--type")
     command.add_argument("--schedule")
     command.add_argument("--limit", type=_positive, default=50)
-    _command(actions, "show", jobs_show, as_json=True).add_argument("id", type=_positive)
-    for name, function in (("replay", jobs_replay), ("cancel", jobs_cancel)):
+    _command(actions, "show", commands.jobs_show, as_json=True).add_argument("id", type=_positive)
+    for name, function in (("replay", commands.jobs_replay), ("cancel", commands.jobs_cancel)):
         _command(actions, name, function).add_argument("id", type=_positive, nargs="+")
-    command = _command(commands, "enqueue", enqueue, as_json=True)
+    command = _command(parsers, "enqueue", commands.enqueue, as_json=True)
     command.add_argument("type")
     command.add_argument("payload", nargs="?", default="{}", metavar="JSON")
     for name, text in (("run-at", "an instant"), ("delay", 'such as "10m"'), ("key", "one running job per key"),

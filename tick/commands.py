@@ -453,7 +453,7 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
     kept = ("id", "type", "status", "attempt", "failures", "key", "schedule")
     return {name: row[name] for name in kept} | {
         "at (utc)": f"{due:%Y-%m-%d %H:%M:%S}",
-        "last error": (row["last_error"] or "")[:90] or None,
+        "last error": (row["last_error"] or "")[:70] or None,
     }
 
 

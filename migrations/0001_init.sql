@@ -53,6 +53,9 @@ create table if not exists tick.jobs (
     constraint running_has_a_tick check (status <> 'running' or tick_id is not null),
     constraint finished_says_when check ((status in ('done', 'dead', 'cancelled')) = (finished_at is not null)),
     constraint runs_at_a_date check (run_at >= '2000-01-01' and run_at < '9999-01-01'),
+    constraint counts_are_counts check (
+        attempt between 0 and 1000000000 and failures between 0 and 1000000 and losses between 0 and 1000000
+        and cuts between 0 and 1000000),
     constraint a_window_has_a_schedule check ("window" is null or schedule is not null)
 ) with (
     -- A queue turns over many times a day: vacuum by the thousand rows, not by the fifth of a long history.

@@ -18,6 +18,9 @@ from tick import database
 from tick.config import Settings
 from tick.handlers import Registry, registry
 
+# A short PATH has no sbin, where Debian keeps runuser and pgbouncer.
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
 TABLES = "jobs, ticks, types, schedules, definitions, files, entries, skips"
 
 

@@ -302,3 +302,14 @@ def test_a_tick_evaluates_the_ten_schedules_that_are_due_and_not_ten_thousand(co
     report = app.tick("2026-03-01T11:00Z")
     assert report.materialised == 10
     assert sorted(evaluations) == [f"s{n}" for n in range(10)]
+
+
+def test_a_long_outage_of_many_schedules_is_made_good_exchange_by_exchange(conn, settings, monkeypatch):
+    monkeypatch.setattr("tick.materialise.MOST_WINDOWS", 100)
+    names = [f"s{n}" for n in range(12)]
+    text = "".join(f'[schedules.{name}]\ntype = "work"\nevery = "1m"\ncatch_up = "all"\n' for name in names)
+    app = Deployment(conn, settings, text)
+    app.tick("2026-03-01T10:00Z")
+    report = app.tick("2026-03-01T11:00Z")
+    assert report.materialised == 12 * 60
+    assert statuses(conn) == {"done": 12 * 60}

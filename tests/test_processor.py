@@ -199,7 +199,8 @@ class TestOutcomes:
         assert "after" in job(conn, 1)["last_error"] or "duration" in job(conn, 1)["last_error"]
 
     @pytest.mark.parametrize("count", [0, 30])
-    def test_an_outcome_that_postgres_refuses_is_the_death_of_that_job_alone(self, conn, settings, count):
+    def test_an_outcome_that_postgres_refuses_is_the_death_of_that_job_alone(self, conn, settings, count, monkeypatch):
+        monkeypatch.setattr("tick.runner.LAST_YEAR", 9999)
         noop()
 
         @public.job
@@ -247,6 +248,14 @@ class TestOutcomes:
         id = a_job(conn, "elsewhere")
         report = tick(settings)
         assert (report.claimed, report.left, job(conn, id)["attempt"]) == (0, 1, 0)
+
+
+def test_a_fault_in_the_machinery_is_the_death_of_that_job_with_its_error(conn, settings, monkeypatch):
+    noop()
+    monkeypatch.setattr("tick.runner.run", lambda *args: 1 / 0)
+    id = a_job(conn)
+    assert tick(settings).dead == 1
+    assert "ZeroDivisionError" in job(conn, id)["last_error"]
 
 
 def zoo() -> list[BaseException]:
@@ -323,6 +332,23 @@ class TestTime:
         report, _ = self.timed(settings, 1)
         row = job(conn, id)
         assert (report.released, row["status"], row["failures"], row["cuts"]) == (1, "pending", 0, 1)
+
+    def test_a_key_is_not_free_while_its_handler_has_not_stopped(self, conn, settings):
+        at_work, together = [], []
+        go = threading.Event()
+
+        @public.job(type="noop", timeout=0.2)
+        def slow() -> None:
+            together.append(len(at_work))
+            at_work.append(1)
+            go.wait(5)
+            at_work.pop()
+
+        first, second = a_job(conn, key="k"), a_job(conn, key="k")
+        tick(settings, budget=3)
+        go.set()
+        assert together == [0]
+        assert (job(conn, first)["failures"], job(conn, second)["attempt"]) == (1, 0)
 
     def test_a_job_cut_short_again_and_again_has_failed(self, conn, settings):
         @public.job(type="noop")

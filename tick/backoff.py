@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from .errors import ConfigurationError
 
 JITTER = 0.2
+LONGEST = 3650 * 86_400.0
+"""Seconds: ten years."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +28,10 @@ class Backoff:
     ladder: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        steps_are_fine = all(step >= 0 for step in self.ladder)
-        if not (self.base > 0 and 1 <= self.factor <= 100 and self.cap > 0 and steps_are_fine):
+        steps_are_fine = all(0 <= step <= LONGEST for step in self.ladder)
+        if not (self.base > 0 and 1 <= self.factor <= 100 and 0 < self.cap <= LONGEST and steps_are_fine):
             raise ConfigurationError(
-                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, and no step of a ladder below 0"
+                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, no step of a ladder below 0, and none of them above ten years"
             )
 
     def before_jitter(self, failures: int) -> float:

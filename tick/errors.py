@@ -98,9 +98,8 @@ class InvalidPayload(TickError):
 class UnknownJobType(TickError):
     """No handler has this type."""
 
-    def __init__(self, type: str, nearest: str | None = None) -> None:
-        hint = f"; did you mean {nearest!r}?" if nearest else ""
-        super().__init__(f"no handler has the type {type!r}{hint}")
+    def __init__(self, type: str, hint: str = "") -> None:
+        super().__init__(f"no handler has the type {type!r}{'; ' if hint else ''}{hint}")
         self.type = type
 
 

@@ -33,6 +33,7 @@ Q = ParamSpec("Q")
 R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
+NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
 LONGEST_DELAY = 3650 * 86_400.0
 Duration = str | float | timedelta
 ExceptionType = type[BaseException]
@@ -186,6 +187,12 @@ class Handler(Generic[P, Q, R]):
         """The function as module and name, for messages."""
         return f"{self.function.__module__}.{getattr(self.function, '__qualname__', self.function)}"
 
+    @property
+    def source(self) -> str:
+        """Where the function is written, by file and line: the same after its module was imported again."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return f"{self.where} ({code.co_filename}:{code.co_firstlineno})" if code else self.where
+
     def using(
         self,
         *,
@@ -246,8 +253,8 @@ class Registry:
     def add(self, handler: Handler[..., ..., Any]) -> None:
         """Register a handler. Raises DuplicateHandler when another function has its type."""
         known = self._handlers.get(handler.type)
-        if known is not None and known.where != handler.where:
-            raise DuplicateHandler(handler.type, known.where, handler.where)
+        if known is not None and known.source != handler.source:
+            raise DuplicateHandler(handler.type, known.source, handler.source)
         self._handlers[handler.type] = handler
 
     def get(self, type: str) -> Handler[..., ..., Any]:
@@ -255,8 +262,10 @@ class Registry:
         try:
             return self._handlers[type]
         except KeyError:
+            if not self._handlers:
+                raise UnknownJobType(type, hint=NO_MODULES) from None
             nearest = difflib.get_close_matches(type, self._handlers, 1)
-            raise UnknownJobType(type, nearest[0] if nearest else None) from None
+            raise UnknownJobType(type, hint=f"did you mean {nearest[0]!r}?" if nearest else "") from None
 
     def check(self, budget: float) -> None:
         """Look at every signature and time-out, so that what cannot work is an error at start.
@@ -342,6 +351,9 @@ def _register(
         raise HandlerError(f"{name}: priority={priority} is not from -32768 to 32767")
     if timeout is not None and not 0 < seconds(timeout) < math.inf:
         raise HandlerError(f"{name}: timeout={timeout!r} is not a time above 0")
+    permanent = (permanent_on,) if isinstance(permanent_on, _TYPE) else tuple(permanent_on)
+    if not all(isinstance(each, _TYPE) and issubclass(each, BaseException) for each in permanent):
+        raise HandlerError(f"{name}: permanent_on={permanent_on!r} is not exception classes")
     handler: Handler[..., ..., Any] = Handler(
         function=function,
         type=name,
@@ -349,7 +361,7 @@ def _register(
         timeout=None if timeout is None else seconds(timeout),
         priority=priority,
         backoff=_backoff(backoff),
-        permanent_on=(permanent_on,) if isinstance(permanent_on, _TYPE) else tuple(permanent_on),
+        permanent_on=permanent,
     )
     registry.add(handler)
     return handler

@@ -14,6 +14,9 @@ from .handlers import Registry
 from .queue import DueEntry, Plans
 from .schedules import Due, Schedule
 
+MOST_WINDOWS = 5000
+"""Windows after which no other entry is evaluated for the same exchange; it may hold one entry's more."""
+
 
 def fingerprint(path: Path, registry: Registry) -> str | None:
     """The content hash under which a file is synchronised; None when there is no file.
@@ -55,9 +58,14 @@ def check(loaded: Iterable[Schedule], registry: Registry, budget: float) -> list
 
 
 def plan(file: str, due: Iterable[DueEntry], now: datetime) -> Plans:
-    """Evaluate each entry that is due: the windows to make, those to skip and why, and when to look again."""
+    """Evaluate entries that are due: the windows to make, those to skip and why, and when to look again.
+
+    It ends after five thousand windows: a long outage of many schedules is made good exchange by exchange.
+    """
     plans = Plans(file)
     for entry in due:
+        if len(plans.windows) >= MOST_WINDOWS:
+            break
         schedule = Schedule.from_body(entry.schedule, entry.body)
         _add(plans, entry, schedule, schedules.due(schedule, entry.cursor, now, paused=entry.paused))
     return plans

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from . import runner
 from .handlers import Context, Registry
 from .history import Durations
-from .jobs import Cancelled, Done, Job, Outcome, Released
+from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released
 
 FLOOR = 1.0
 """Seconds that a type without a time-out or a history is taken to need."""
@@ -114,6 +114,8 @@ class Places:
         self.unlocked = False
         """Whether an outcome makes another job claimable: the next of its key, or what follows from it."""
         self.abandoned: list[int] = []
+        self.overdue: list[tuple[Job, Outcome]] = []
+        """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
         self.durations = Durations({})
         self.wake = asyncio.Event()
         self._needs: dict[str, float] = {}
@@ -135,7 +137,8 @@ class Places:
     def held(self) -> list[int]:
         """The ids of the claims that are not settled yet, and not among the outcomes."""
         running = [place.job.id for place in self.running if place.job]
-        return [*running, *(job.id for job in self.buffer), *self.abandoned]
+        overdue = [job.id for job, _ in self.overdue]
+        return [*running, *(job.id for job in self.buffer), *self.abandoned, *overdue]
 
     def has_suspect(self) -> bool:
         """Whether a suspect is held, and so nothing else may be: it comes alone, so it is the first of the buffer."""
@@ -194,10 +197,12 @@ class Places:
         except asyncio.CancelledError:
             if place.task is not None:
                 place.task.uncancel()
-            if not handler.is_async and place.why in ("deadline", "stop"):
+            if not handler.is_async:
                 self._abandon(place)
                 return
             outcome = runner.stopped(job, handler, place.why, time.monotonic() - place.started)
+        except Exception as error:  # noqa: BLE001 - no attempt may end without an outcome, not by a fault of ours either
+            outcome = Dead(Failure(runner.describe(error), runner.trace(error)))
         if place not in self.running:
             return  # It was abandoned while it ran: its outcome is no longer this tick's to write.
         place.job, place.cut_at = None, None
@@ -251,8 +256,9 @@ class Places:
     def _abandon(self, place: Place) -> None:
         """Leave a handler that does not stop to itself, and free its place.
 
-        Its own time-out or a cancellation is settled. At the tick's end nothing is written, so that the job stays
-        leased while the handler may still be at work, and is reclaimed after.
+        It may still be at work, so the job stays leased, and no other of its key can run. Its own time-out or a
+        cancellation is settled when the tick ends; for what the tick's end itself cut nothing is written, and the
+        job is reclaimed after its lease.
         """
         job = place.job
         self.running.discard(place)
@@ -264,7 +270,7 @@ class Places:
         logger.warning("abandoned: job %s (%s) did not stop when it was told to (%s)", job.id, job.type, place.why)
         if place.why in ("timeout", "cancel"):
             after = time.monotonic() - place.started
-            self.settle(job, runner.stopped(job, self.registry.get(job.type), place.why, after))
+            self.overdue.append((job, runner.stopped(job, self.registry.get(job.type), place.why, after)))
         else:
             self.abandoned.append(job.id)
 

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from typing import Any, TypeVar
 
 from . import database, materialise, runner
 from .config import DEFAULT_BUDGET, GRACE, Settings
-from .errors import ConfigurationError, DatabaseUnavailable
+from .errors import ConfigurationError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .jobs import Job
 from .places import STUBBORN, Clock, Places, Stop
 from .queue import DUE_LIMIT, DueEntry, Plans, Queue, Trigger, Wanted
+
+T = TypeVar("T")
 
 PREFETCH = 0.25
 """Seconds of work to hold beside what runs: enough to hide a round trip, too little to be a hoard."""
@@ -83,20 +86,31 @@ async def process_tick(
     """
     clock = Clock(time.monotonic(), budget or settings.budget or DEFAULT_BUDGET)
     url = settings.database_url or ""
-    queue = Queue(await database.open_connection(url), lambda: database.reopen(url, clock.remaining), settings.schema)
+    connection = await _in_time(database.open_connection(url), clock)
+    queue = Queue(connection, lambda: database.reopen(url, clock.remaining), settings.schema)
     tick = Tick(settings, registry, queue, clock, stop or Stop())
     tick.progress = progress or tick.progress
-    running = asyncio.create_task(tick.run(trigger or Trigger()))
+    try:
+        return await _in_time(tick.run(trigger or Trigger()), clock)
+    finally:
+        tick.places.drop()
+        queue.leave()
+
+
+async def _in_time(work: Coroutine[Any, Any, T], clock: Clock) -> T:
+    """What the work returns, or DatabaseUnavailable when the budget and the grace are up."""
+    running = asyncio.create_task(work)
     try:
         # Not wait_for, which waits for what it cancels: a database that hangs would take the tick with it.
         await asyncio.wait({running}, timeout=clock.remaining() + GRACE - MARGIN)
-        if not running.done():
-            raise DatabaseUnavailable("the database did not answer before the tick's time was up")
-        return running.result()
+        if running.done():
+            return running.result()
     finally:
         running.cancel()
-        tick.places.drop()
-        queue.leave()
+    if clock.remaining() + GRACE < 0:
+        text = "a handler blocked the event loop past the budget: what blocks belongs in a plain function"
+        raise TickError(text)
+    raise DatabaseUnavailable("the database did not answer before the tick's time was up")
 
 
 class Tick:
@@ -177,11 +191,13 @@ class Tick:
         await self.places.empty(stopped + GRACE - STUBBORN if stopped else self.clock.deadline)
 
     async def materialise(self) -> None:
-        """Make every window that is due, a thousand schedules an exchange."""
-        while self.due and self.file:
-            more = len(self.due) == DUE_LIMIT
-            await self.exchange(materialise.plan(self.file, self.due, self.opened_at))
-            self.due = await self.queue.due(self.file) if more and not self.places.over() else []
+        """Make the windows that are due, by exchanges of some thousands, while what is claimed already runs."""
+        while self.due and self.file and not self.places.over():
+            self.places.fill()
+            plans = materialise.plan(self.file, self.due, self.opened_at)
+            await self.exchange(plans)
+            more = len(self.due) == DUE_LIMIT or len(plans.plans) < len(self.due)
+            self.due = await self.queue.due(self.file) if more else []
 
     def hungry(self) -> bool:
         """Whether more jobs should be claimed before those at hand run out."""
@@ -256,7 +272,7 @@ class Tick:
 
     async def close(self) -> None:
         """The last round trip: settle the rest, record what was learnt, finish the tick's row."""
-        outcomes = self.places.take_outcomes()
+        outcomes = [*self.places.take_outcomes(), *self.places.overdue]
         error = runner.describe(self.error) if self.error else None
         totals = self.report.as_dict() | {"used": round(self.clock.elapsed(), 4), "error": error}
         settled, self.report.left = await self.queue.close(

@@ -241,7 +241,9 @@ class Queue:
                 settles = settlements([(job, outcome)])
                 replies = await self.send(*settles)
             except _UNWRITABLE as error:
-                failure = Failure(f"its outcome cannot be written: {database.one_line(error)}"[:1000])
+                own: Failure = getattr(outcome, "failure", Failure(""))
+                message = f"its outcome cannot be written: {database.one_line(error)} {own.message}"
+                failure = Failure(message[:1000], own.traceback)
                 settles = settlements([(job, Dead(failure))])
                 replies = await self.send(*settles)
             for name, count in _counts(settles, replies).items():

@@ -22,16 +22,9 @@ LONGEST_MESSAGE = 1000
 LONGEST_TRACEBACK = 8000
 LONGEST_RESULT = 64 * 1024
 LONGEST_WAIT = 3650 * 86400.0
+LAST_YEAR = 9998
 MOST_CUTS = 3
 NOTHING = Done()
-
-
-class Stopped(Exception):
-    """The tick ended this attempt: `why` is timeout, deadline, cancel or stop."""
-
-    def __init__(self, why: str) -> None:
-        super().__init__(why)
-        self.why = why
 
 
 class Threads:
@@ -131,6 +124,8 @@ def failed(job: Job, handler: Handler[..., ..., Any], error: BaseException) -> O
         delay = wait(getattr(error, "after", None)) if isinstance(error, Snooze | Retry) else None
     except (ConfigurationError, TypeError, ValueError) as unusable:
         return failed(job, handler, unusable)
+    if isinstance(error, Snooze) and error.until is not None and error.until.year > LAST_YEAR:
+        return failed(job, handler, ValueError(f"until={error.until} is past the year {LAST_YEAR}"))
     if isinstance(error, Snooze):
         return Snoozed(error.until, delay or 0.0)
     failure = Failure(describe(error), trace(error))

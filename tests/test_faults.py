@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from pathlib import Path
 from tempfile import mkdtemp
 from urllib.parse import parse_qs, urlsplit
@@ -14,6 +15,7 @@ import pytest
 
 import tick as public
 from tests.factories import job, jobs, statuses, tick, wait_until
+from tick.config import GRACE
 from tick.errors import DatabaseUnavailable
 
 pytestmark = pytest.mark.usefixtures("empty_registry")
@@ -201,3 +203,16 @@ def test_a_server_that_only_reads_is_no_server(conn, settings, url):
         conn.execute(f"alter database {name} reset default_transaction_read_only")
     assert job(conn, 1)["attempt"] == 0
     assert tick(settings).done == 1
+
+
+def test_a_server_that_accepts_and_never_answers_does_not_hold_the_tick(settings, tmp_path):
+    @public.job(type="noop")
+    async def work() -> None: ...
+
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(tmp_path / ".s.PGSQL.5432"))
+        mute.listen()
+        started = time.monotonic()
+        with pytest.raises(DatabaseUnavailable):
+            tick(settings, database_url=f"postgresql:///x?host={tmp_path}", budget=1)
+        assert time.monotonic() - started < 1 + GRACE

@@ -47,6 +47,10 @@ HANDLERS = """
             time.sleep(0.02)
 
     @tick.job
+    async def leaves_a_thread() -> None:
+        await asyncio.to_thread(time.sleep, 60)
+
+    @tick.job
     async def blocks_the_loop() -> None:
         time.sleep(60)
 """
@@ -180,8 +184,9 @@ def test_a_coroutine_that_blocks_the_loop_ends_with_the_process_in_time(conn, ti
     assert job(conn, 1)["status"] == "running"
 
 
-def test_a_plain_function_that_outlives_its_tick_does_not_hold_the_process(conn, ticks):
-    a_job(conn, "paused")
+@pytest.mark.parametrize("type", ["paused", "leaves_a_thread"])
+def test_a_thread_that_outlives_its_tick_does_not_hold_the_process(conn, ticks, type):
+    a_job(conn, type)
     started = time.monotonic()
     process = ticks.run(budget=1)
     assert process.returncode == 0

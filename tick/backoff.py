@@ -31,7 +31,8 @@ class Backoff:
         steps_are_fine = all(0 <= step <= LONGEST for step in self.ladder)
         if not (self.base > 0 and 1 <= self.factor <= 100 and 0 < self.cap <= LONGEST and steps_are_fine):
             raise ConfigurationError(
-                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, no step of a ladder below 0, and none of them above ten years"
+                f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, "
+                "no step of a ladder below 0, and none of them above ten years"
             )
 
     def before_jitter(self, failures: int) -> float:

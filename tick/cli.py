@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +37,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return code
+
+
+def entry() -> None:
+    """The command's own process: it ends with its code, also when a handler left a thread that does not end.
+
+    Python would wait at exit for the threads of an executor, such as `asyncio.to_thread` uses.
+    """
+    code = main()
+    sys.stdout.flush()
+    if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
+        atexit._run_exitfuncs()  # noqa: SLF001 - the embedded Postgres is stopped by one
+        os._exit(code)
+    sys.exit(code)
 
 
 # The arguments
@@ -130,4 +145,4 @@ def _job_arguments(parsers: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -87,6 +87,14 @@ def query(settings: Settings, name: str, params: dict[str, Any]) -> list[tuple[A
     return rows
 
 
+def log_to_stderr() -> None:
+    """Show what handlers log through `ctx.logger`, and what tick itself has to say."""
+    import logging
+
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tick").setLevel(logging.INFO)
+
+
 def load_handlers(settings: Settings, budget: float) -> handlers.Registry:
     registry = handlers.load(settings.modules, settings.root)
     registry.check(budget)
@@ -133,17 +141,23 @@ def _rich_table(rows: list[dict[str, Any]], title: str | None) -> None:
 
 def run_once(options: argparse.Namespace) -> int:
     """One tick here and now; its report."""
+    log_to_stderr()
     settings = settings_with_database()
-    registry = load_handlers(settings, platforms.budget(settings))
     budget = options.budget or platforms.budget(settings)
-    report = _tick_in_its_own_loop(settings, registry, budget, options)
-    _print_report(report, options.json)
+    registry = load_handlers(settings, max(budget, platforms.budget(settings)))
+    progress = _Progress(options.json)
+    try:
+        _tick_in_its_own_loop(settings, registry, budget, options, progress)
+    finally:
+        # Also when the schedules file is this tick's error: jobs that were pending were run all the same.
+        if progress.report is not None:
+            _print_report(progress.report, options.json)
     return OK
 
 
 def _tick_in_its_own_loop(
-    settings: Settings, registry: handlers.Registry, budget: float, options: argparse.Namespace
-) -> Report:
+    settings: Settings, registry: handlers.Registry, budget: float, options: argparse.Namespace, progress: _Progress
+) -> None:
     """Run the tick, and leave the loop without waiting for handlers that did not stop, as asyncio.run would."""
     from .places import Stop
     from .processor import process_tick
@@ -156,7 +170,7 @@ def _tick_in_its_own_loop(
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     watchdog = _watchdog(budget)
-    with _Progress(options.json) as progress:
+    with progress:
         work = process_tick(
             settings,
             registry,
@@ -166,7 +180,7 @@ def _tick_in_its_own_loop(
             progress=progress,
         )
         try:
-            return loop.run_until_complete(work)
+            loop.run_until_complete(work)
         finally:
             watchdog.cancel()
             _leave(loop)
@@ -196,6 +210,7 @@ class _Progress:
     """Counts that move while a tick drains: on a terminal alone, and on its standard error."""
 
     def __init__(self, as_json: bool) -> None:
+        self.report: Report | None = None
         self._status: Any = None
         self._silent = as_json or not sys.stderr.isatty()
 
@@ -212,6 +227,7 @@ class _Progress:
             self._status.stop()
 
     def __call__(self, report: Report) -> None:
+        self.report = report
         if self._status is not None:
             self._status.update(
                 f"{report.claimed} claimed · {report.done} done · {report.retried} retried · {report.dead} dead"
@@ -234,6 +250,7 @@ def _print_report(report: Report, as_json: bool) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """The HTTP endpoint, for an external cron to call."""
+    log_to_stderr()
     settings = settings_with_database()
     load_handlers(settings, platforms.budget(settings))
     if not settings.secrets:
@@ -250,6 +267,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
 
 def dev(options: argparse.Namespace) -> int:
     """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
+    log_to_stderr()
     settings = settings_with_database()
     asyncio.run(_migrate(settings))
     ticker = _Ticker(settings, load_handlers(settings, platforms.budget(settings)), options.every)
@@ -387,12 +405,16 @@ def _next_windows(schedule: Schedule, count: int) -> Iterable[dict[str, Any]]:
 
 def run_now(options: argparse.Namespace) -> int:
     """Enqueue a schedule's job at once, for no window; a disabled schedule too."""
+    from .materialise import check
+
     settings = settings_with_database()
     loaded = {schedule.name: schedule for schedule in _load(settings.schedules_path)}
     if options.name not in loaded:
         raise ConfigurationError(f"{settings.schedules_path.name} has no schedule {options.name!r}")
     schedule = loaded[options.name]
     registry = load_handlers(settings, platforms.budget(settings))
+    if problems := check([schedule], registry, platforms.budget(settings)):
+        raise ConfigurationError("\n".join(problems))
     new = (
         registry.get(schedule.type)
         .new_job(schedule.payload)

@@ -36,6 +36,9 @@ HORIZON = timedelta(days=9 * 366)
 """How far `Cron.next` looks: past any 29 February, even over the year 2100."""
 
 
+MOST_WINDOWS = 1_000_000
+
+
 def windows(cron: str, timezone: str = "UTC", *, after: datetime, until: datetime) -> list[datetime]:
     """The windows of an expression in (after, until], in UTC.
 
@@ -43,7 +46,10 @@ def windows(cron: str, timezone: str = "UTC", *, after: datetime, until: datetim
     ...         until=datetime(2029, 3, 25, 12, tzinfo=UTC))       # 02:30 does not exist that night
     [datetime.datetime(2029, 3, 25, 1, 0, tzinfo=datetime.timezone.utc)]
     """
-    return list(Cron.parse(cron).windows(zone(timezone), after, until))
+    found = list(islice(Cron.parse(cron).windows(zone(timezone), after, until), MOST_WINDOWS + 1))
+    if len(found) > MOST_WINDOWS:
+        raise CronError(f"{cron!r} has more than {MOST_WINDOWS:,} windows in this time.", hint="Ask for a shorter one.")
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -21,6 +22,14 @@ LOCK_TIMEOUT = "5s"
 MIGRATION_LOCK = 7236483109254801
 # What other tools' connection strings carry and libpq refuses.
 _FOREIGN_OPTIONS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "supa", "uselibpqcompat"}
+
+
+def _says_more_than_its_error(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("error ignored terminating")
+
+
+# psycopg warns that it gives up the rest of a pipeline whose error is raised anyway.
+logging.getLogger("psycopg").addFilter(_says_more_than_its_error)
 
 
 def normalise_url(url: str) -> str:

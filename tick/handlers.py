@@ -86,7 +86,7 @@ class Context:
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         known = {"job": self.id, "type": self.type, "attempt": self.attempt}
-        return logging.LoggerAdapter(logging.getLogger(f"tick.job.{self.type}"), known)
+        return _JobLogger(logging.getLogger(f"tick.job.{self.type}"), known)
 
     def remaining(self) -> float:
         """Seconds until the deadline; below 0 when it has passed."""
@@ -101,6 +101,15 @@ class Context:
         """
         handler = self._registry.get(target) if isinstance(target, str) else target
         self.follow_ups.append(handler.new_job({**(payload or {}), **args}))
+
+
+class _JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """Puts the job's id and attempt before each message, and on the record as attributes."""
+
+    def process(self, msg: Any, kwargs: Any) -> tuple[Any, Any]:
+        known: Any = self.extra or {}
+        message, kwargs = super().process(msg, kwargs)
+        return f"[job {known['job']}, attempt {known['attempt']}] {message}", kwargs
 
 
 @dataclass(frozen=True, slots=True)

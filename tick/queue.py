@@ -315,6 +315,8 @@ class Queue:
                 raise DatabaseUnavailable(f"the database went away: {database.one_line(error)}") from error
             except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
                 raise await self._explain(error) from error
+            except psycopg.errors.InsufficientPrivilege as error:
+                raise DatabaseError(f"the database's role lacks a right: {database.one_line(error)}") from error
         raise AssertionError("unreachable: the last resend returns or raises")
 
     async def _send_once(self, batch: Sequence[Statement]) -> list[Reply]:

@@ -44,6 +44,11 @@ WORK = """
     import tick
 
     @tick.job
+    def chatter() -> None:
+        print("chattering")
+
+
+    @tick.job
     async def greet(name: str, times: int = 1) -> str:
         return f"Hello, {name}!" * times
 
@@ -204,6 +209,10 @@ class TestRunOnce:
         assert (report["claimed"], report["retried"], report["dead"]) == (2, 1, 1)
         stored = conn.execute("select id::text, trigger, delivery_id, claimed, dead from tick.ticks").fetchone()
         assert stored == (report["tick"], "github", "run 17", 2, 1)
+
+    def test_what_handlers_print_and_log_does_not_get_into_the_json(self, conn, project):
+        a_job(conn, "chatter")
+        assert project.read("run-once")["done"] == 1
 
     def test_a_short_budget_leaves_alone_what_cannot_fit_and_is_no_error(self, conn, project):
         a_job(conn, "takes_forty")

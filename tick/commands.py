@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -180,7 +181,9 @@ def _tick_in_its_own_loop(
             progress=progress,
         )
         try:
-            loop.run_until_complete(work)
+            # What a handler prints must not get between a reader and the report's JSON.
+            with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
+                loop.run_until_complete(work)
         finally:
             watchdog.cancel()
             _leave(loop)
@@ -479,6 +482,17 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_ORDER = {
+    name: place
+    for place, name in enumerate(
+        ("id", "type", "status", "payload", "result", "last_error", "schedule", "window", "key", "idempotency_key",
+         "priority", "run_at", "attempt", "failures", "losses", "cuts", "max_attempts", "timeout", "created_at",
+         "started_at", "finished_at")
+    )
+}  # fmt: skip
+"""The columns of a job as a person looks for them; the others after."""
+
+
 def jobs_show(options: argparse.Namespace) -> int:
     """All there is to know of a job, its errors with their tracebacks."""
     rows = query(settings_with_database(), "show_job", {"id": options.id})
@@ -489,7 +503,7 @@ def jobs_show(options: argparse.Namespace) -> int:
         print(json.dumps(job, indent=2))
         return OK
     errors = job.pop("errors")
-    for name, value in job.items():
+    for name, value in sorted(job.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))):
         if value is not None:
             print(f"{name:20} {value if isinstance(value, str | int) else json.dumps(value)}")
     for error in errors:

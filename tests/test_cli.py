@@ -210,6 +210,12 @@ class TestRunOnce:
         stored = conn.execute("select id::text, trigger, delivery_id, claimed, dead from tick.ticks").fetchone()
         assert stored == (report["tick"], "github", "run 17", 2, 1)
 
+    def test_names_the_types_of_due_jobs_that_no_handler_takes(self, conn, project):
+        a_job(conn, "elsewhere")
+        a_job(conn, "elsewhere")
+        done = project.run("run-once")
+        assert "due, but without a handler here: elsewhere (2)" in done.stderr
+
     def test_what_handlers_print_and_log_does_not_get_into_the_json(self, conn, project):
         a_job(conn, "chatter")
         assert project.read("run-once")["done"] == 1

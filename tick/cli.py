@@ -12,7 +12,7 @@ from typing import Any
 
 from . import commands
 from .commands import NO_DATABASE, NOT_SO, OK, USAGE, complain
-from .config import check_budget
+from .config import LONGEST_BUDGET, check_budget
 from .errors import (
     DatabaseUnavailable,
     InvalidTransition,
@@ -59,7 +59,9 @@ def _budget(text: str) -> float:
     try:
         return check_budget(float(text))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1") from None
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of seconds from 1 to {LONGEST_BUDGET:.0f}"
+        ) from None
 
 
 def _positive(text: str) -> int:

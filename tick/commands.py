@@ -153,7 +153,17 @@ def run_once(options: argparse.Namespace) -> int:
         # Also when the schedules file is this tick's error: jobs that were pending were run all the same.
         if progress.report is not None:
             _print_report(progress.report, options.json)
+    if progress.report and progress.report.left:
+        _tell_of_unhandled(settings, registry)
     return OK
+
+
+def _tell_of_unhandled(settings: Settings, registry: handlers.Registry) -> None:
+    """Say which due jobs wait for a handler that this project does not have: no tick of it will ever run them."""
+    rows = query(settings, "unhandled_types", {"types": registry.types})
+    if rows:
+        types = ", ".join(f"{type} ({count})" for type, count in rows)
+        print(f"tick: due, but without a handler here: {types}", file=sys.stderr)
 
 
 def _tick_in_its_own_loop(

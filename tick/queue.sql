@@ -324,12 +324,11 @@ select to_jsonb(j) from tick.jobs j where id = %(id)s
 -- name: job_status
 select status from tick.jobs where id = %(id)s
 
--- name: list_schedules
-select e.schedule, s.paused, d.cursor, e.next_window
-  from tick.entries e
-  join tick.definitions d on d.schedule = e.schedule and d.hash = e.definition
-  join tick.schedules s on s.name = e.schedule
- where e.file = %(file)s
+-- name: unhandled_types
+-- Among ten thousand due jobs, those that no handler here would take.
+select type, count(*) from (
+       select type from tick.jobs where status = 'pending' and run_at <= tick.now() limit 10000) due
+ where not type = any(%(types)s) group by type order by type
 
 -- name: health
 select extract(epoch from tick.now() - max(started_at))::float8, max(started_at),

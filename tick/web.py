@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from . import database, handlers, platforms
-from .config import Settings, check_budget
+from .config import LONGEST_BUDGET, Settings, check_budget
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .places import Stop
@@ -77,7 +77,11 @@ class Service:
         try:
             budget = platforms.budget(self.settings, asked=_asked_budget(request), scope=request.scope)
         except ValueError:
-            return problem(400, "Bad budget", "budget must be a number of seconds from 1")
+            return problem(
+                400,
+                "Bad budget",
+                f"budget must be a number of seconds from 1 to {LONGEST_BUDGET:.0f}; it only lowers the budget",
+            )
         if _may_leave(request):
             return self.accepted(request, budget)
         return await self.answer(lambda: self.run(request, budget))

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from . import commands
+from . import commands, ticking
 from .commands import NO_DATABASE, NOT_SO, OK, USAGE, complain
 from .config import LONGEST_BUDGET, check_budget
 from .errors import (
@@ -91,13 +91,13 @@ def _command(
 
 
 def _tick_arguments(parsers: Any) -> None:
-    once = _command(parsers, "run-once", commands.run_once, as_json=True)
+    once = _command(parsers, "run-once", ticking.run_once, as_json=True)
     once.add_argument(
         "--budget", type=_budget, metavar="SECONDS", help="how long the tick may take; it goes before TICK_BUDGET"
     )
     once.add_argument("--trigger", default="cli", help="who asks, for the log (default: cli)")
     once.add_argument("--delivery-id", help="the platform's id of this run, for the log")
-    for name, function, host in (("serve", commands.serve, "0.0.0.0"), ("dev", commands.dev, "127.0.0.1")):  # noqa: S104 - a server's door
+    for name, function, host in (("serve", ticking.serve, "0.0.0.0"), ("dev", ticking.dev, "127.0.0.1")):  # noqa: S104 - a server's door
         command = _command(parsers, name, function)
         command.add_argument("--host", default=host)
         # A default that is text is read by `type`, and only when this command runs.

@@ -1,24 +1,19 @@
-"""What each command does: a function of its options that prints, and returns an exit code."""
+"""What commands do: functions of their options that print, and return an exit code; and what all of them share."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from . import database, embedded, handlers, platforms
-from .config import GRACE, Settings
+from .config import Settings
 from .errors import (
     ConfigurationError,
     InvalidPayload,
@@ -30,8 +25,6 @@ from .errors import (
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
-    from .places import Stop
-    from .processor import Report
     from .schedules import Schedule
 
 OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
@@ -53,11 +46,11 @@ def settings_with_database() -> Settings:
     url = embedded.url(settings.root)
     print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {embedded.STATE}/", file=sys.stderr)
     settings = replace(settings, database_url=url)
-    asyncio.run(_migrate(settings))
+    asyncio.run(migrate_now(settings))
     return settings
 
 
-async def _migrate(settings: Settings) -> list[str]:
+async def migrate_now(settings: Settings) -> list[str]:
     async with database.connect(settings.database_url or "") as connection:
         return await database.migrate(connection, settings.schema)
 
@@ -137,196 +130,6 @@ def _rich_table(rows: list[dict[str, Any]], title: str | None) -> None:
     Console().print(table)
 
 
-# tick run-once
-
-
-def run_once(options: argparse.Namespace) -> int:
-    """One tick here and now; its report."""
-    log_to_stderr()
-    settings = settings_with_database()
-    budget = options.budget or platforms.budget(settings)
-    registry = load_handlers(settings, max(budget, platforms.budget(settings)))
-    progress = _Progress(options.json)
-    try:
-        _tick_in_its_own_loop(settings, registry, budget, options, progress)
-    finally:
-        # Also when the schedules file is this tick's error: jobs that were pending were run all the same.
-        if progress.report is not None:
-            _print_report(progress.report, options.json)
-    if progress.report and progress.report.left:
-        _tell_of_unhandled(settings, registry)
-    return OK
-
-
-def _tell_of_unhandled(settings: Settings, registry: handlers.Registry) -> None:
-    """Say which due jobs wait for a handler that this project does not have: no tick of it will ever run them."""
-    rows = query(settings, "unhandled_types", {"types": registry.types})
-    if rows:
-        types = ", ".join(f"{type} ({count})" for type, count in rows)
-        print(f"tick: due, but without a handler here: {types}", file=sys.stderr)
-
-
-def _tick_in_its_own_loop(
-    settings: Settings, registry: handlers.Registry, budget: float, options: argparse.Namespace, progress: _Progress
-) -> None:
-    """Run the tick, and leave the loop without waiting for handlers that did not stop, as asyncio.run would."""
-    from .places import Stop
-    from .processor import process_tick
-    from .queue import Trigger
-
-    stop, loop = Stop(), asyncio.new_event_loop()
-    loop.set_exception_handler(
-        lambda loop, context: None if "task" in context else loop.default_exception_handler(context)
-    )
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    watchdog = _watchdog(budget)
-    with progress:
-        work = process_tick(
-            settings,
-            registry,
-            trigger=Trigger(options.trigger, options.delivery_id),
-            budget=budget,
-            stop=stop,
-            progress=progress,
-        )
-        try:
-            # What a handler prints must not get between a reader and the report's JSON.
-            with contextlib.redirect_stdout(sys.stderr) if options.json else contextlib.nullcontext():
-                loop.run_until_complete(work)
-        finally:
-            watchdog.cancel()
-            _leave(loop)
-
-
-def _leave(loop: asyncio.AbstractEventLoop) -> None:
-    for task in asyncio.all_tasks(loop):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
-    loop.close()
-
-
-def _watchdog(budget: float) -> threading.Timer:
-    """Ends the process when a coroutine has blocked the loop, so that even then the tick keeps its time."""
-
-    def end() -> None:
-        text = "tick: a handler blocked the event loop past the budget; its jobs are reclaimed when their leases expire"
-        os.write(2, f"{text}\n".encode())
-        os._exit(BLOCKED)
-
-    timer = threading.Timer(budget + GRACE - 0.1, end)
-    timer.daemon = True
-    timer.start()
-    return timer
-
-
-class _Progress:
-    """Counts that move while a tick drains: on a terminal alone, and on its standard error."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.report: Report | None = None
-        self._status: Any = None
-        self._silent = as_json or not sys.stderr.isatty()
-
-    def __enter__(self) -> Self:
-        if not self._silent:
-            from rich.console import Console
-
-            self._status = Console(stderr=True).status("ticking")
-            self._status.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._status is not None:
-            self._status.stop()
-
-    def __call__(self, report: Report) -> None:
-        self.report = report
-        if self._status is not None:
-            self._status.update(
-                f"{report.claimed} claimed · {report.done} done · {report.retried} retried · {report.dead} dead"
-            )
-
-
-def _print_report(report: Report, as_json: bool) -> None:
-    values = report.as_dict()
-    if as_json:
-        print(json.dumps(values))
-        return
-    counts = {name: value for name, value in values.items() if isinstance(value, int)}
-    said = [f"{value} {name}" for name, value in counts.items() if value or name == "done"]
-    line = f"tick {report.tick[:8]} in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}"
-    print(line, flush=True)  # `tick dev` goes on, and its log should not wait for a buffer to fill
-
-
-# tick serve, tick dev
-
-
-def serve(options: argparse.Namespace) -> int:
-    """The HTTP endpoint, for an external cron to call."""
-    log_to_stderr()
-    settings = settings_with_database()
-    load_handlers(settings, platforms.budget(settings))
-    if not settings.secrets:
-        print("tick: CRON_SECRET is not set: /tick answers 503 until it is", file=sys.stderr)
-    _serve(settings, options.host, options.port)
-    return OK
-
-
-def _serve(settings: Settings, host: str, port: int) -> None:
-    from .web import create_app, serve
-
-    serve(create_app(settings), host, port)
-
-
-def dev(options: argparse.Namespace) -> int:
-    """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
-    log_to_stderr()
-    settings = settings_with_database()
-    asyncio.run(_migrate(settings))
-    ticker = _Ticker(settings, load_handlers(settings, platforms.budget(settings)), options.every)
-    ticker.start()
-    try:
-        _serve(settings, options.host, options.port)
-    finally:
-        ticker.end()
-    return OK
-
-
-class _Ticker(threading.Thread):
-    """Ticks now, and then on each multiple of `every` seconds of the clock, until it is ended."""
-
-    def __init__(self, settings: Settings, registry: handlers.Registry, every: float) -> None:
-        super().__init__(name="tick-dev", daemon=True)
-        self._settings, self._registry, self._every = settings, registry, every
-        self._loop = asyncio.new_event_loop()
-        self._stop: Callable[[], None]
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        from .places import Stop
-
-        while not self._ended.is_set():
-            self._stop = stop = Stop()
-            try:
-                _print_report(self._loop.run_until_complete(self._tick(stop)), as_json=False)
-            except Exception as error:  # noqa: BLE001 - whatever this tick has met, the next is on its minute
-                complain(error, USAGE)
-            self._ended.wait(self._every - time.time() % self._every)
-
-    async def _tick(self, stop: Stop) -> Report:
-        from .processor import process_tick
-        from .queue import Trigger
-
-        budget = min(self._every, platforms.budget(self._settings))
-        return await process_tick(self._settings, self._registry, trigger=Trigger("dev"), budget=budget, stop=stop)
-
-    def end(self) -> None:
-        """Stop the tick that runs, and wait until it has let go of its jobs."""
-        self._ended.set()
-        self._loop.call_soon_threadsafe(lambda: self._stop())  # noqa: PLW0108 - the stop of the tick that then runs
-        self.join(GRACE + 1)
-
-
 # tick migrate
 
 
@@ -342,7 +145,7 @@ def migrate(options: argparse.Namespace) -> int:
         names = [m.name for m in ask(settings, lambda c: database.pending(c, settings.schema))]
         print("\n".join(f"would apply {name}" for name in names) or "nothing to apply")
         return OK
-    names = asyncio.run(_migrate(settings))
+    names = asyncio.run(migrate_now(settings))
     print("\n".join(f"applied {name}" for name in names) or "nothing to apply")
     return OK
 

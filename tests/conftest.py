@@ -100,6 +100,17 @@ def url(worker_url: str) -> str:
 
 
 @pytest.fixture
+def fresh_url(server_url: str, worker_id: str) -> Iterator[str]:
+    """A database without anything in it."""
+    name = f"tick_fresh_{worker_id}"
+    with psycopg.connect(server_url, autocommit=True) as admin:
+        admin.execute(f"drop database if exists {name} with (force)")
+        admin.execute(f"create database {name}")
+        yield server_url.replace("/postgres?", f"/{name}?")
+        admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture
 def conn(url: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(url, autocommit=True) as connection:
         yield connection

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from tests.factories import a_job, job, jobs, statuses, wait_until
@@ -179,17 +178,6 @@ def answers(url: str) -> httpx.Response | None:
 @pytest.fixture
 def project(url, tmp_path) -> Project:
     return Project(tmp_path, url)
-
-
-@pytest.fixture
-def fresh_url(server_url, worker_id):
-    """A database without anything in it."""
-    name = f"tick_fresh_{worker_id}"
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {name} with (force)")
-        admin.execute(f"create database {name}")
-        yield server_url.replace("/postgres?", f"/{name}?")
-        admin.execute(f"drop database {name} with (force)")
 
 
 class TestRunOnce:

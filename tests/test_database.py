@@ -26,17 +26,6 @@ INIT = REPOSITORY / "migrations" / "0001_init.sql"
 
 
 @pytest.fixture
-def fresh_url(server_url, worker_id):
-    """A database without anything in it."""
-    name = f"tick_unmigrated_{worker_id}"
-    with psycopg.connect(server_url, autocommit=True) as admin:
-        admin.execute(f"drop database if exists {name} with (force)")
-        admin.execute(f"create database {name}")
-        yield server_url.replace("/postgres?", f"/{name}?")
-        admin.execute(f"drop database {name} with (force)")
-
-
-@pytest.fixture
 def fresh(fresh_url):
     with psycopg.connect(fresh_url, autocommit=True) as connection:
         yield connection

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .errors import ConfigurationError
 
 JITTER = 0.2
-LONGEST = 3650 * 86_400.0
+LONGEST_WAIT = 3650 * 86_400.0
 """Seconds: ten years."""
 
 
@@ -28,8 +28,8 @@ class Backoff:
     ladder: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        steps_are_fine = all(0 <= step <= LONGEST for step in self.ladder)
-        if not (self.base > 0 and 1 <= self.factor <= 100 and 0 < self.cap <= LONGEST and steps_are_fine):
+        steps_are_fine = all(0 <= step <= LONGEST_WAIT for step in self.ladder)
+        if not (self.base > 0 and 1 <= self.factor <= 100 and 0 < self.cap <= LONGEST_WAIT and steps_are_fine):
             raise ConfigurationError(
                 f"{self}: base and cap must be above 0 seconds, factor from 1 to 100, "
                 "no step of a ladder below 0, and none of them above ten years"

@@ -212,10 +212,9 @@ async def _fill_checksums(connection: AsyncConnection, schema: str) -> None:
         await connection.execute(statement, [migration.checksum, migration.number])
 
 
-def export(schema: str = "tick", *, only: list[Migration] | None = None) -> str:
+def export(schema: str = "tick") -> str:
     """The migrations as one SQL script, for `psql` or a reviewer."""
-    chosen = migrations() if only is None else only
-    return "\n".join(in_schema(migration.text, schema) for migration in chosen)
+    return "\n".join(in_schema(migration.text, schema) for migration in migrations())
 
 
 async def not_migrated(connection: AsyncConnection, schema: str) -> NotMigrated | None:

@@ -16,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from .backoff import Backoff
+from .backoff import LONGEST_WAIT, Backoff
 from .config import Settings
 from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidPayload, UnknownJobType
 from .jobs import Job, NewJob
@@ -34,7 +34,6 @@ R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
-LONGEST_DELAY = 3650 * 86_400.0
 Duration = str | float | timedelta
 ExceptionType = type[BaseException]
 
@@ -142,7 +141,7 @@ class Options:
             raise InvalidPayload(type, f"run_at={self.run_at!r} is not a datetime")
         if self.run_at is not None and self.run_at.tzinfo is None:
             raise InvalidPayload(type, f"run_at={self.run_at} has no time zone; use an aware datetime")
-        if self.delay is not None and not abs(seconds(self.delay)) <= LONGEST_DELAY:
+        if self.delay is not None and not abs(seconds(self.delay)) <= LONGEST_WAIT:
             raise InvalidPayload(type, f"delay={self.delay!r} is not a time of up to ten years")
         if self.priority is not None and not -32768 <= self.priority <= 32767:
             raise InvalidPayload(type, f"priority={self.priority} is not from -32768 to 32767")

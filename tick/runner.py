@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from .backoff import LONGEST_WAIT
 from .errors import ConfigurationError, InvalidPayload, Permanent, Retry, Snooze
 from .handlers import Context, Duration, Handler, seconds
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
@@ -21,7 +22,6 @@ from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retrie
 LONGEST_MESSAGE = 1000
 LONGEST_TRACEBACK = 8000
 LONGEST_RESULT = 64 * 1024
-LONGEST_WAIT = 3650 * 86400.0
 LAST_YEAR = 9998
 MOST_CUTS = 3
 NOTHING = Done()

@@ -10,6 +10,7 @@ from datetime import date, datetime, time, timedelta
 from hashlib import sha256
 from typing import Any
 
+from .backoff import LONGEST_WAIT
 from .cron import EPOCH, Cron, zone
 from .errors import ConfigurationError
 
@@ -201,7 +202,7 @@ def parse_duration(value: str | int) -> timedelta:
     if isinstance(value, str) and (match := DURATION.fullmatch(value)):
         days, hours, minutes, rest = (int(part or 0) for part in match.groups())
         seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if not 0 < seconds <= 3650 * 86_400:
+    if not 0 < seconds <= LONGEST_WAIT:
         raise ConfigurationError(
             f'{shown(value)} is not a duration: write "90s", "10m", "1h30m", "2d" or a positive whole number of seconds'
         )

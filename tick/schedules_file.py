@@ -17,14 +17,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from . import payloads
 from .cron import Cron, zone
 from .errors import ConfigurationError, SchedulesFileError
 from .schedules import DURATION, Schedule, parse_duration, shown
 
 MOST_BYTES = 4 * 1024 * 1024
 MOST_SCHEDULES = 20_000
-MOST_PAYLOAD_BYTES = 64 * 1024
-MOST_PAYLOAD_DEPTH = 32
 
 _DAY = timedelta(days=1)
 
@@ -124,15 +123,15 @@ def _payload(value: Any) -> dict[str, Any]:
         raise _Problem(f"{shown(value)} is not a table, such as {{ user_id = 42 }}")
     payload = {key: _json(each, key, 2) for key, each in value.items() if _text(key)}
     size = len(json.dumps(payload, ensure_ascii=False, separators=(",", ":")).encode())
-    if size > MOST_PAYLOAD_BYTES:
-        raise _Problem(f"it has {size:,} bytes as JSON, and {MOST_PAYLOAD_BYTES:,} is the most")
+    if size > payloads.MOST_BYTES:
+        raise _Problem(f"it has {size:,} bytes as JSON, and {payloads.MOST_BYTES:,} is the most")
     return payload
 
 
 def _json(value: Any, path: str, depth: int) -> Any:
     """The value as JSON has it: dates and times become ISO 8601 texts."""
-    if depth > MOST_PAYLOAD_DEPTH:
-        raise _Problem(f"it is nested deeper than {MOST_PAYLOAD_DEPTH} levels")
+    if depth > payloads.MOST_DEPTH:
+        raise _Problem(f"it is nested deeper than {payloads.MOST_DEPTH} levels")
     if isinstance(value, dict):
         return {_text(key): _json(each, f"{path}.{key}", depth + 1) for key, each in value.items()}
     if isinstance(value, list):

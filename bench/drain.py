@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 import time
 import uuid
@@ -199,18 +198,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 
 def main() -> None:
     args = arguments()
-    clusters.stop_on_sigterm()
-    facts = clusters.facts()
-    print(" · ".join(f"{name} {value}" for name, value in facts.items()))
-    results = []
-    for version in args.postgres:
-        programs = clusters.binaries(version)
-        if programs is None:
-            print(f"\nPostgres {version}: not installed, left out", file=sys.stderr)
-            continue
-        results.append(measure(programs, args))
-    if args.json:
-        args.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+    clusters.measure_each(args.postgres, lambda programs: measure(programs, args), args.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -122,22 +121,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--json", type=Path, metavar="FILE")
     args = parser.parse_args()
-    clusters.stop_on_sigterm()
-    facts = clusters.facts()
-    print(" · ".join(f"{name} {value}" for name, value in facts.items()))
-    results = []
-    for version in args.postgres:
-        programs = clusters.binaries(version)
-        if programs is None:
-            print(f"\nPostgres {version}: not installed, left out", file=sys.stderr)
-            continue
+
+    def measured(programs: Path) -> dict[str, Any]:
         with clusters.cluster(programs) as urls:
             exact = clusters.server_version(urls.format("postgres"))
             print(f"\nPostgres {exact}, {args.rounds} rounds")
-            measured = measure(urls, args.few, args.many, min(DUE, args.few), args.rounds)
-            results.append({"postgres": exact} | measured)
-    if args.json:
-        args.json.write_text(json.dumps(facts | {"results": results}, indent=1) + "\n")
+            return {"postgres": exact} | measure(urls, args.few, args.many, min(DUE, args.few), args.rounds)
+
+    clusters.measure_each(args.postgres, measured, args.json)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import importlib
 import inspect
@@ -10,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -36,6 +38,30 @@ MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
 Duration = str | float | timedelta
 ExceptionType = type[BaseException]
+T = TypeVar("T")
+
+
+class Shared:
+    """What the coroutine handlers of one tick share: each thing is opened once, and closed when the tick ends."""
+
+    def __init__(self) -> None:
+        self._opened: dict[Any, asyncio.Task[Any]] = {}
+        self._stack = AsyncExitStack()
+
+    async def get(self, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """What `open` gives, opened by the first who asks. An opening that failed is tried again by the next."""
+        task = self._opened.get(open)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._opened[open] = asyncio.ensure_future(self._stack.enter_async_context(open()))
+        # The first who asks may be cancelled, and the others still want it.
+        opened: T = await asyncio.shield(task)
+        return opened
+
+    async def close(self) -> None:
+        """Close everything, the last opened first."""
+        for task in self._opened.values():
+            task.cancel()
+        await self._stack.aclose()
 
 
 class Context:
@@ -52,9 +78,12 @@ class Context:
         logger: a logger that carries the job's id, type and attempt.
     """
 
-    __slots__ = ("_job", "_monotonic_deadline", "_registry", "cancelled", "deadline", "follow_ups")
+    __slots__ = ("_job", "_monotonic_deadline", "_registry", "_shared", "cancelled", "deadline", "follow_ups")
 
-    def __init__(self, job: Job, deadline: datetime, monotonic_deadline: float, registry: Registry) -> None:
+    def __init__(
+        self, job: Job, deadline: datetime, monotonic_deadline: float, registry: Registry, shared: Shared | None = None
+    ) -> None:
+        self._shared = shared or Shared()
         self._job = job
         self._monotonic_deadline = monotonic_deadline
         self._registry = registry
@@ -90,6 +119,13 @@ class Context:
     def remaining(self) -> float:
         """Seconds until the deadline; below 0 when it has passed."""
         return self._monotonic_deadline - time.monotonic()
+
+    async def shared(self, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
+        """What `open` gives, the same for every job of this tick: opened by the first that asks, closed at its end.
+
+        For a client or a connection pool, in a coroutine handler: `client = await ctx.shared(httpx.AsyncClient)`.
+        """
+        return await self._shared.get(open)
 
     def enqueue(
         self, target: Handler[..., ..., Any] | str, payload: Mapping[str, Any] | None = None, /, **args: Any

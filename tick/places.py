@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from . import runner
-from .handlers import Context, Registry
+from .handlers import Context, Registry, Shared
 from .history import Durations
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released
 
@@ -118,6 +118,7 @@ class Places:
         """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
         self.durations = Durations({})
         self.wake = asyncio.Event()
+        self.shared = Shared()
         self._needs: dict[str, float] = {}
         self._threads = runner.Threads()
         self._blank = contextvars.copy_context()
@@ -191,7 +192,8 @@ class Places:
     async def _run(self, place: Place, job: Job) -> None:
         handler = self.registry.get(job.type)
         self._occupy(place, job, job.timeout or handler.timeout)
-        context = place.context = Context(job, self.clock.instant(place.ends_at), place.ends_at, self.registry)
+        deadline = self.clock.instant(place.ends_at)
+        context = place.context = Context(job, deadline, place.ends_at, self.registry, self.shared)
         try:
             outcome = await runner.run(job, handler, context, self._threads)
         except asyncio.CancelledError:
@@ -293,6 +295,13 @@ class Places:
             place.cut("deadline" if self.clock.remaining() <= 0 else "stop")
         while self.running:
             await self.wait(time.monotonic() + STUBBORN)
+
+    async def close(self) -> None:
+        """Close what the handlers shared, in the time that a handler has to end."""
+        try:
+            await asyncio.wait_for(self.shared.close(), STUBBORN)
+        except Exception as error:  # noqa: BLE001 - it is the handlers' own, and their jobs have ended
+            logger.warning("what the handlers of this tick shared did not close: %s", runner.describe(error))
 
     def drop(self) -> None:
         """Leave nothing running that can be stopped, when the tick itself has failed."""

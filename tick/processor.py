@@ -279,3 +279,4 @@ class Tick:
             outcomes, totals, self.places.durations.rows(), held=self.places.abandoned
         )
         self.report.count(settled, len(outcomes))
+        await self.places.close()

@@ -27,10 +27,10 @@ from .config import LONGEST_BUDGET, Settings, check_budget
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .places import Stop
+from .problems import NO_STORE, problem
 from .processor import process_tick
 from .queue import Queue, Statement
 
-NO_STORE = {"cache-control": "no-store"}
 HEALTH_SECONDS = 5.0
 """How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""
 SHORTEST_INTERVAL = 60.0
@@ -93,7 +93,7 @@ class Service:
             return problem(503, "No secret is configured", detail)
         if not is_authorised(request.headers.getlist("authorization"), self.settings.secrets):
             detail = "send the header `Authorization: Bearer <CRON_SECRET>`"
-            return problem(401, "Unauthorized", detail, **{"www-authenticate": 'Bearer realm="tick"'})
+            return problem(401, "Unauthorized", detail, {"www-authenticate": 'Bearer realm="tick"'})
         return None
 
     def accepted(self, request: Request, budget: float) -> Response:
@@ -126,9 +126,9 @@ class Service:
         try:
             return await work()
         except DatabaseUnavailable as error:
-            return problem(503, "Postgres is unavailable", tell(error), **{"retry-after": "5"})
+            return problem(503, "Postgres is unavailable", tell(error), {"retry-after": "5"})
         except DatabaseError as error:
-            return problem(503, "The database is not ready", str(error), **{"retry-after": "30"})
+            return problem(503, "The database is not ready", str(error), {"retry-after": "30"})
         except ConfigurationError as error:
             return problem(500, "The configuration cannot be used", tell(error))
 
@@ -201,12 +201,6 @@ def _may_leave(request: Request) -> bool:
     return request.query_params.get("wait", "1").lower() in ("0", "false", "no") or prefers
 
 
-def problem(status: int, title: str, detail: str, **headers: str) -> JSONResponse:
-    """An error as RFC 9457 has it."""
-    body = {"type": "about:blank", "title": title, "status": status, "detail": detail}
-    return JSONResponse(body, status, headers=NO_STORE | headers, media_type="application/problem+json")
-
-
 async def not_found(request: Request, _: Exception) -> Response:
     return problem(404, "Not found", f"there is nothing at {request.url.path}; try /tick or /health")
 
@@ -214,7 +208,7 @@ async def not_found(request: Request, _: Exception) -> Response:
 async def not_allowed(request: Request, error: Exception) -> Response:
     headers: dict[str, str] = getattr(error, "headers", None) or {}
     allowed = ", ".join(sorted(headers.get("Allow", "GET").split(", ")))
-    return problem(405, "Method not allowed", f"{request.url.path} takes {allowed}", allow=allowed)
+    return problem(405, "Method not allowed", f"{request.url.path} takes {allowed}", {"allow": allowed})
 
 
 async def unexpected(_: Request, error: Exception) -> Response:

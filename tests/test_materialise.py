@@ -298,7 +298,7 @@ def test_a_tick_evaluates_the_ten_schedules_that_are_due_and_not_ten_thousand(co
     app.tick("2026-03-01T10:30Z", budget=50)
     assert len(evaluations) == 10_000
     evaluations.clear()
-    monkeypatch.setattr(schedules_file, "load", None)
+    monkeypatch.setattr(schedules_file, "read", None)
     report = app.tick("2026-03-01T11:00Z")
     assert report.materialised == 10
     assert sorted(evaluations) == [f"s{n}" for n in range(10)]

@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from .errors import UnknownJobType as UnknownJobType
     from .handlers import Context as Context
     from .handlers import Handler as Handler
+    from .handlers import Middleware as Middleware
     from .handlers import enqueue as enqueue
+    from .handlers import enqueue_many as enqueue_many
+    from .handlers import group as group
     from .handlers import job as job
-    from .queue import JobId as JobId
+    from .handlers import of as of
+    from .handlers import use as use
+    from .handlers import wait as wait
+    from .intake import Ended as Ended
+    from .intake import JobId as JobId
+    from .jobs import NewJob as NewJob
+    from .options import Options as Options
 
 _HOMES = {
     "Backoff": "backoff",
@@ -38,7 +47,16 @@ _HOMES = {
     "DatabaseUnavailable": "errors",
     "Handler": "handlers",
     "InvalidPayload": "errors",
-    "JobId": "queue",
+    "JobId": "intake",
+    "Ended": "intake",
+    "Middleware": "handlers",
+    "NewJob": "jobs",
+    "Options": "options",
+    "enqueue_many": "handlers",
+    "group": "handlers",
+    "of": "handlers",
+    "use": "handlers",
+    "wait": "handlers",
     "NotMigrated": "errors",
     "Permanent": "errors",
     "Retry": "errors",

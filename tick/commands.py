@@ -373,7 +373,7 @@ def enqueue(options: argparse.Namespace) -> int:
 
 
 def _enqueued(settings: Settings, new: Any, as_json: bool) -> int:
-    from .queue import enqueue
+    from .intake import enqueue
 
     id = ask(settings, lambda connection: enqueue(connection, new))
     if as_json:

@@ -10,6 +10,7 @@ TickError
 │   ├── DatabaseUnavailable     no connection (HTTP 503; exit code 75)
 │   ├── NotMigrated             a migration is missing: says which command to run
 │   └── MigrationError          an applied migration has changed or is missing
+├── AddressRefused              a URL or an address that outgoing calls may not reach
 ├── InvalidPayload              a payload that does not fit its handler's parameters
 ├── UnknownJobType              no handler has this type
 ├── JobNotFound                 no job has this id
@@ -85,6 +86,10 @@ class NotMigrated(DatabaseError):
 
 class MigrationError(DatabaseError):
     """A migration that was applied has changed since, or its file is missing."""
+
+
+class AddressRefused(TickError):
+    """A URL or an address that outgoing calls may not reach."""
 
 
 class InvalidPayload(TickError):

@@ -12,23 +12,25 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
-from .backoff import LONGEST_WAIT, Backoff
+from .backoff import Backoff
 from .config import Settings
-from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidPayload, UnknownJobType
+from .errors import ConfigurationError, DuplicateHandler, HandlerError, UnknownJobType
 from .jobs import Job, NewJob
+from .limits import Limit, Rate, check_concurrency, parse_rate
+from .options import KEY_ORDERS, Duration, Given, Options, seconds
 from .payloads import Parameters, encode
-from .schedules import parse_duration
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection, Connection
 
-    from .queue import JobId
+    from .intake import Ended, JobId
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -36,9 +38,13 @@ R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
-Duration = str | float | timedelta
+BUILT_IN = ("http_job", "sql_job")
+"""The modules of this package whose handlers every registry has."""
 ExceptionType = type[BaseException]
 T = TypeVar("T")
+
+current_traceparent: ContextVar[str | None] = ContextVar("tick_traceparent", default=None)
+"""The trace of the job or request that is being served: what it enqueues belongs to it."""
 
 
 class Shared:
@@ -75,21 +81,26 @@ class Context:
         window: the instant (UTC) the job is for, when a schedule made it.
         deadline: the instant (UTC, by the database's clock) at which this attempt is stopped.
         cancelled: True once somebody has cancelled the job; a coroutine is cancelled, a plain function may look.
+        key: the job's key, or None.
+        traceparent: the trace that it was enqueued in, as W3C Trace Context writes it, or None.
         logger: a logger that carries the job's id, type and attempt.
     """
 
-    __slots__ = ("_job", "_monotonic_deadline", "_registry", "_shared", "cancelled", "deadline", "follow_ups")
+    __slots__ = (
+        "_job", "_monotonic_deadline", "_registry", "_shared", "cancelled", "deadline", "follow_ups", "said",
+    )  # fmt: skip
 
     def __init__(
         self, job: Job, deadline: datetime, monotonic_deadline: float, registry: Registry, shared: Shared | None = None
     ) -> None:
-        self._shared = shared or Shared()
         self._job = job
         self._monotonic_deadline = monotonic_deadline
         self._registry = registry
+        self._shared = shared or Shared()
         self.deadline = deadline
         self.cancelled = False
         self.follow_ups: list[NewJob] = []
+        self.said: bytes | None = None
 
     @property
     def id(self) -> int:
@@ -112,6 +123,28 @@ class Context:
         return self._job.window
 
     @property
+    def key(self) -> str | None:
+        return self._job.key
+
+    @property
+    def traceparent(self) -> str | None:
+        return self._job.traceparent
+
+    @property
+    def parent(self) -> dict[str, Any] | None:
+        """How the job that this one came after has ended: id, type, status, attempt, result, finished_at."""
+        return (self._job.inputs or {}).get("parent")
+
+    @property
+    def members(self) -> list[dict[str, Any]]:
+        """How the jobs of the group that this one ends have ended, each with id, type, status, and result or error.
+
+        Results are there as long as all of them fit 256 KiB.
+        """
+        jobs: list[dict[str, Any]] = (self._job.inputs or {}).get("jobs", [])
+        return jobs
+
+    @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
         known = {"job": self.id, "type": self.type, "attempt": self.attempt}
         return _JobLogger(logging.getLogger(f"tick.job.{self.type}"), known)
@@ -128,14 +161,24 @@ class Context:
         return await self._shared.get(open)
 
     def enqueue(
-        self, target: Handler[..., ..., Any] | str, payload: Mapping[str, Any] | None = None, /, **args: Any
+        self,
+        target: Handler[..., ..., Any] | NewJob | str,
+        payload: Mapping[str, Any] | None = None,
+        /,
+        **args: Any,
     ) -> None:
         """Enqueue a follow-up that exists exactly if this attempt succeeds: both commit together.
 
-        `target` is a handler, with its arguments by name, or a type, with a payload.
+        `target` is a handler, with its arguments by name, a type, with a payload, or a job to be (`handler.of(...)`).
         """
-        handler = self._registry.get(target) if isinstance(target, str) else target
-        self.follow_ups.append(handler.new_job({**(payload or {}), **args}))
+        if not isinstance(target, NewJob):
+            handler = self._registry.get(target) if isinstance(target, str) else target
+            target = handler.prepared({**(payload or {}), **args})
+        self.follow_ups.append(target)
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far this attempt is. It is written with the tick's next exchange, a few seconds later at most."""
+        self.said = encode(self.type, {"done": done, "total": total, "note": note[:500]})
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
@@ -147,54 +190,19 @@ class _JobLogger(logging.LoggerAdapter[logging.Logger]):
         return f"[job {known['job']}, attempt {known['attempt']}] {message}", kwargs
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a job is enqueued. None of them is part of the payload."""
+class Middleware:
+    """What surrounds every enqueue and every run of this process: for tracing, tenancy, error trackers.
 
-    run_at: datetime | None = None
-    delay: Duration | None = None
-    priority: int | None = None
-    key: str | None = None
-    idempotency_key: str | None = None
-    max_attempts: int | None = None
+    Override what you need, and register an instance with `tick.use`. The first registered is the outermost.
+    """
 
-    def new_job(self, type: str, payload: bytes, priority: int = 0) -> NewJob:
-        """The row that these options and this payload make. Raises InvalidPayload for an option out of bounds."""
-        self._check(type)
-        return NewJob(
-            type=type,
-            payload=payload,
-            run_at=self.run_at,
-            delay=seconds(self.delay) if self.delay else 0.0,
-            priority=priority if self.priority is None else self.priority,
-            key=self.key,
-            idempotency_key=self.idempotency_key,
-            max_attempts=self.max_attempts,
-        )
+    def enqueue(self, job: NewJob) -> NewJob:
+        """The job to put in instead, such as `job._replace(traceparent=...)`. Called before it is written."""
+        return job
 
-    def _check(self, type: str) -> None:
-        if self.run_at is not None and not isinstance(self.run_at, datetime):
-            raise InvalidPayload(type, f"run_at={self.run_at!r} is not a datetime")
-        if self.run_at is not None and self.run_at.tzinfo is None:
-            raise InvalidPayload(type, f"run_at={self.run_at} has no time zone; use an aware datetime")
-        if self.delay is not None and not abs(seconds(self.delay)) <= LONGEST_WAIT:
-            raise InvalidPayload(type, f"delay={self.delay!r} is not a time of up to ten years")
-        if self.priority is not None and not -32768 <= self.priority <= 32767:
-            raise InvalidPayload(type, f"priority={self.priority} is not from -32768 to 32767")
-        if self.max_attempts is not None and not 1 <= self.max_attempts <= 100:
-            raise InvalidPayload(type, f"max_attempts={self.max_attempts} is not from 1 to 100")
-        for name, key in (("key", self.key), ("idempotency_key", self.idempotency_key)):
-            if key is not None and not (isinstance(key, str) and 1 <= len(key.encode()) <= 512 and "\0" not in key):
-                raise InvalidPayload(type, f"{name}={key!r} is not a text of 1 to 512 bytes, without NUL")
-
-
-def seconds(duration: Duration) -> float:
-    """Seconds of a number, a timedelta, or a text such as "90s" or "1h30m"."""
-    if isinstance(duration, timedelta):
-        return duration.total_seconds()
-    if isinstance(duration, str):
-        return parse_duration(duration).total_seconds()
-    return float(duration)
+    async def run(self, ctx: Context, call: Callable[[], Awaitable[Any]]) -> Any:  # noqa: ARG002 - for those who override it
+        """Run the handler by `await call()`, and return what it returned; what it raises passes through."""
+        return await call()
 
 
 @dataclass(frozen=True)
@@ -211,6 +219,10 @@ class Handler(Generic[P, Q, R]):
     priority: int = 0
     backoff: Backoff = field(default_factory=Backoff)
     permanent_on: tuple[ExceptionType, ...] = ()
+    key_order: str = "loose"
+    concurrency: int | None = None
+    rate: Rate | None = None
+    rate_per_key: Rate | None = None
     options: Options = field(default_factory=Options)
 
     def __call__(self, *args: Q.args, **kwargs: Q.kwargs) -> R:
@@ -237,25 +249,38 @@ class Handler(Generic[P, Q, R]):
         code = getattr(inspect.unwrap(self.function), "__code__", None)
         return f"{self.where} ({code.co_filename}:{code.co_firstlineno})" if code else self.where
 
-    def using(
-        self,
-        *,
-        run_at: datetime | None = None,
-        delay: Duration | None = None,
-        priority: int | None = None,
-        key: str | None = None,
-        idempotency_key: str | None = None,
-        max_attempts: int | None = None,
-    ) -> Handler[P, Q, R]:
-        """A copy that enqueues with these options: `run_at` an aware datetime, `delay` from it or from now."""
-        given = {name: value for name, value in locals().items() if name != "self" and value is not None}
-        return replace(self, options=replace(self.options, **given))
+    @property
+    def limit(self) -> Limit | None:
+        """How many of its jobs may run or start, if that is limited."""
+        if not (self.concurrency or self.rate or self.rate_per_key):
+            return None
+        return Limit(type=self.type, concurrency=self.concurrency, rate=self.rate, rate_per_key=self.rate_per_key)
+
+    def using(self, **options: Unpack[Given]) -> Handler[P, Q, R]:
+        """A copy that enqueues with these options: `tick.Options` tells what each of them does."""
+        return replace(self, options=replace(self.options, **options))
+
+    def of(self, /, *args: P.args, **kwargs: P.kwargs) -> NewJob:
+        """A job to be, with these arguments: for `tick.enqueue_many`, `tick.group`, `then=` and `ctx.enqueue`.
+
+        Raises InvalidPayload when the arguments do not fit the parameters.
+        """
+        return self.prepared(self.parameters.bind(args, kwargs))
+
+    def prepared(self, payload: Mapping[str, Any]) -> NewJob:
+        """The job to be, as the middleware and the running trace leave it."""
+        new = self.new_job(payload)
+        if new.traceparent is None and (traceparent := current_traceparent.get()):
+            new = new._replace(traceparent=traceparent)
+        for middleware in registry.middleware:
+            new = middleware.enqueue(new)
+        return new
 
     def new_job(self, payload: Mapping[str, Any]) -> NewJob:
         """The row for this payload. Raises InvalidPayload when it does not fit the parameters."""
         encoded = encode(self.type, payload)
         self.parameters.fit(_decode(encoded))
-        return self.options.new_job(self.type, encoded, self.priority)
+        return self.options.new_job(self.type, encoded, self.priority, self.key_order == "strict" or None)
 
     @overload
     def enqueue(self, connection: Connection[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...
@@ -266,9 +291,9 @@ class Handler(Generic[P, Q, R]):
 
         Raises InvalidPayload when the arguments do not fit the parameters; nothing is written then.
         """
-        from . import queue
+        from . import intake
 
-        return queue.enqueue(connection, self.new_job(self.parameters.bind(args, kwargs)))
+        return intake.enqueue(connection, self.of(*args, **kwargs))
 
 
 def _decode(encoded: bytes) -> Any:
@@ -282,6 +307,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._handlers: dict[str, Handler[..., ..., Any]] = {}
+        self.middleware: list[Middleware] = []
 
     def __iter__(self) -> Iterator[Handler[..., ..., Any]]:
         return iter(self._handlers.values())
@@ -293,6 +319,20 @@ class Registry:
     def types(self) -> list[str]:
         """The types that have a handler, in order."""
         return sorted(self._handlers)
+
+    @property
+    def limits(self) -> list[Limit]:
+        """The limits that handlers have."""
+        return [limit for handler in self if (limit := handler.limit)]
+
+    @property
+    def defaults(self) -> list[dict[str, Any]]:
+        """What handlers say of their jobs, for producers that do not have them: rows of `tick.defaults`."""
+        return [
+            {"type": handler.type, "priority": handler.priority, "strict_key": handler.key_order == "strict"}
+            for handler in self
+            if handler.priority or handler.key_order == "strict"
+        ]
 
     def add(self, handler: Handler[..., ..., Any]) -> None:
         """Register a handler. Raises DuplicateHandler when another function has its type."""
@@ -347,6 +387,10 @@ def job(
     priority: int = 0,
     backoff: Backoff | Sequence[Duration] | None = None,
     permanent_on: Iterable[ExceptionType] | ExceptionType = (),
+    key_order: str = "loose",
+    concurrency: int | None = None,
+    rate: str | None = None,
+    rate_per_key: str | None = None,
 ) -> _Decorator: ...
 def job(function: Any = None, /, **options: Any) -> Any:
     """Make a function, plain or a coroutine function, the handler of a type.
@@ -360,6 +404,10 @@ def job(function: Any = None, /, **options: Any) -> Any:
         priority: of its jobs, when they are enqueued from Python; the higher is run first.
         backoff: a `tick.Backoff`, or a ladder such as ["5s", "1m", "10m"].
         permanent_on: exceptions that bury the job at once.
+        key_order: "strict" lets a job that is retried go before the others of its key; "loose" lets them pass.
+        concurrency: how many of its jobs run at once, in all ticks together.
+        rate: how many of them start in any such period: "100/minute", "5/10s".
+        rate_per_key: the same, for each key by itself.
     """
     if function is None:
         return lambda function: _register(function, **options)
@@ -383,6 +431,10 @@ def _register(
     priority: int = 0,
     backoff: Backoff | Sequence[Duration] | None = None,
     permanent_on: Iterable[ExceptionType] | ExceptionType = (),
+    key_order: str = "loose",
+    concurrency: int | None = None,
+    rate: str | None = None,
+    rate_per_key: str | None = None,
 ) -> Handler[..., ..., Any]:
     name = type or getattr(function, "__name__", "")
     if not callable(function) or not name or name == "<lambda>":
@@ -406,6 +458,7 @@ def _register(
         priority=priority,
         backoff=_backoff(backoff),
         permanent_on=permanent,
+        **_flow(name, key_order, concurrency, rate, rate_per_key),
     )
     registry.add(handler)
     return handler
@@ -414,35 +467,76 @@ def _register(
 _TYPE = type
 
 
+def _flow(type: str, key_order: str, concurrency: Any, rate: Any, rate_per_key: Any) -> dict[str, Any]:
+    if key_order not in KEY_ORDERS:
+        raise HandlerError(f"{type}: key_order={key_order!r} is not loose or strict")
+    try:
+        return {
+            "key_order": key_order,
+            "concurrency": None if concurrency is None else check_concurrency(concurrency),
+            "rate": None if rate is None else parse_rate(rate),
+            "rate_per_key": None if rate_per_key is None else parse_rate(rate_per_key),
+        }
+    except ConfigurationError as error:
+        raise HandlerError(f"{type}: {error}") from None
+
+
 def _backoff(given: Backoff | Sequence[Duration] | None) -> Backoff:
     if given is None or isinstance(given, Backoff):
         return given or Backoff()
     return Backoff(ladder=tuple(seconds(step) for step in given))
 
 
-def enqueue(
-    connection: Any,
-    type: str,
-    payload: Mapping[str, Any] | None = None,
-    /,
-    *,
-    run_at: datetime | None = None,
-    delay: Duration | None = None,
-    priority: int | None = None,
-    key: str | None = None,
-    idempotency_key: str | None = None,
-    max_attempts: int | None = None,
-) -> Any:
-    """Put a job in by its type's name: its JobId, to be awaited on an async psycopg connection.
+def enqueue(connection: Any, type: str, payload: Mapping[str, Any] | None = None, /, **options: Unpack[Given]) -> Any:
+    """Put a job in by its type's name: its JobId, to be awaited when the connection is an async one.
 
-    It is part of the connection's own transaction. `delay` counts from `run_at`, or from now; of jobs with one `key`
-    at most one runs at a time; a second enqueue with an `idempotency_key` returns the first job's id.
-    Raises UnknownJobType or InvalidPayload, and writes nothing then.
+    It is part of the connection's own transaction: psycopg's, SQLAlchemy's or Django's. `tick.Options` tells what the
+    options do. Raises UnknownJobType or InvalidPayload, and writes nothing then.
     """
-    from . import queue
+    from . import intake
 
-    options = {name: value for name, value in locals().items() if name in Options.__slots__}
-    return queue.enqueue(connection, known(type).using(**options).new_job(payload or {}))
+    return intake.enqueue(connection, of(type, payload, **options))
+
+
+def enqueue_many(connection: Any, jobs: Iterable[NewJob]) -> Any:
+    """Put many jobs in with one statement: their JobIds in the same order, to be awaited on an async connection.
+
+    The jobs are what `handler.of(...)` and `tick.of(type, payload)` make, of any types.
+    """
+    from . import intake
+
+    return intake.enqueue_many(connection, list(jobs))
+
+
+def group(connection: Any, jobs: Iterable[NewJob], then: NewJob) -> Any:
+    """Put jobs in that may run beside each other, and one that runs when all have ended: its JobId, then theirs.
+
+    To be awaited on an async connection. The last one is told in `ctx.members` how each ended: done, dead or
+    cancelled. Cancelling it cancels those that have not started.
+    """
+    from . import intake
+
+    return intake.enqueue_group(connection, list(jobs), then)
+
+
+def of(type: str, payload: Mapping[str, Any] | None = None, /, **options: Unpack[Given]) -> NewJob:
+    """A job to be, by its type's name. Raises UnknownJobType or InvalidPayload."""
+    return known(type).using(**options).prepared(payload or {})
+
+
+async def wait(connection: Any, id: int, timeout: Duration = 60.0) -> Ended:  # noqa: ASYNC109 - it polls, and cancels nothing
+    """Wait until a job has ended: its status, its result, its last error. For scripts and tests.
+
+    Raises TimeoutError when it has not after `timeout`, and JobNotFound when there is none.
+    """
+    from . import intake
+
+    return await intake.wait(connection, id, seconds(timeout))
+
+
+def use(middleware: Middleware) -> None:
+    """Have a middleware around every enqueue and every run of this process, inside of those that are there already."""
+    registry.middleware.append(middleware)
 
 
 def known(type: str) -> Handler[..., ..., Any]:
@@ -460,6 +554,8 @@ def load(modules: Iterable[str], root: Path) -> Registry:
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
+    for name in BUILT_IN:
+        importlib.import_module(f".{name}", __package__)
     for name in modules:
         try:
             importlib.import_module(name)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 ATTEMPT_BITS = 20
 
 
@@ -26,6 +28,9 @@ class Job(NamedTuple):
     window: datetime | None
     priority: int
     run_at: datetime
+    lane: str | None = None
+    inputs: dict[str, Any] | None = None
+    traceparent: str | None = None
 
     @property
     def fence(self) -> int:
@@ -37,18 +42,36 @@ class Job(NamedTuple):
 
 
 class NewJob(NamedTuple):
-    """A row to be: what `enqueue` inserts. Seconds in `delay`, which counts from `run_at` or now, and `timeout`."""
+    """A row to be, as `tick.insert_jobs` takes it. What is None is left to the type's defaults, or is not there.
+
+    `payload` is JSON. Seconds in `delay`, which counts from `run_at` or now, in `max_wait`, `throttle` and `timeout`.
+    """
 
     type: str
     payload: bytes
     run_at: datetime | None = None
-    delay: float = 0.0
-    priority: int = 0
+    delay: float | None = None
+    priority: int | None = None
     key: str | None = None
+    strict_key: bool | None = None
     idempotency_key: str | None = None
+    on_conflict: str | None = None
+    max_wait: float | None = None
+    throttle: float | None = None
     max_attempts: int | None = None
     timeout: float | None = None
     schedule: str | None = None
+    callback_url: str | None = None
+    on_dead_url: str | None = None
+    traceparent: str | None = None
+    then: tuple[NewJob, ...] | None = None
+
+    def fields(self) -> dict[str, Any]:
+        """What is given of it, ready to be written as JSON."""
+        given: dict[str, Any] = {name: value for name, value in self._asdict().items() if value is not None}
+        if self.then is not None:
+            given["then"] = [child.fields() for child in self.then]
+        return given | {"payload": msgspec.Raw(self.payload)}
 
 
 @dataclass(frozen=True, slots=True)

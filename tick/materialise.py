@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from . import schedules, schedules_file
 from .errors import ConfigurationError, UnknownJobType
 from .handlers import Registry
-from .queue import DueEntry, Plans
+from .limits import Limit
+from .queue import Configuration, DueEntry, Plans
 from .schedules import Due, Schedule
 
 MOST_WINDOWS = 5000
@@ -19,24 +21,35 @@ MOST_WINDOWS = 5000
 
 
 def fingerprint(path: Path, registry: Registry) -> str | None:
-    """The content hash under which a file is synchronised; None when there is no file.
+    """The content hash under which a file is synchronised; None when there is nothing to synchronise.
 
-    The types take part, so that a deployment that loses a handler checks its schedules again.
+    The types, their limits and their defaults take part, so that a deployment that changes its handlers checks its
+    schedules again.
     """
-    if not path.exists():
+    said = [registry.types, [limit.row() for limit in registry.limits], registry.defaults]
+    if not path.exists() and not (registry.limits or registry.defaults):
         return None
-    return hashlib.sha256(path.read_bytes() + "\0".join(registry.types).encode()).hexdigest()[:32]
+    content = path.read_bytes() if path.exists() else b""
+    return hashlib.sha256(content + json.dumps(said).encode()).hexdigest()[:32]
 
 
-def entries(path: Path, registry: Registry, budget: float) -> list[dict[str, Any]]:
-    """The file's schedules as rows for `sync`. Raises ConfigurationError when one cannot be run here."""
-    loaded = schedules_file.load(path)
-    problems = check(loaded, registry, budget)
+def configuration(path: Path, registry: Registry, budget: float) -> Configuration:
+    """The file's schedules and limits, and those of the handlers. Raises ConfigurationError when one cannot be run."""
+    contents = schedules_file.read(path) if path.exists() else schedules_file.Contents()
+    problems = check(contents.schedules, registry, budget)
     if problems:
         raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))
-    return [
-        {"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in loaded
-    ]  # fmt: skip
+    return Configuration(
+        fingerprint(path, registry),
+        [{"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in contents.schedules],
+        [limit.row() for limit in merged(registry.limits, contents.limits)],
+        registry.defaults,
+    )
+
+
+def merged(handlers: Iterable[Limit], file: Iterable[Limit]) -> list[Limit]:
+    """The limits by lane: what the file says goes before what a handler says."""
+    return list({limit.lane: limit for limit in (*handlers, *file)}.values())
 
 
 def check(loaded: Iterable[Schedule], registry: Registry, budget: float) -> list[str]:
@@ -99,6 +112,8 @@ def _window(schedule: Schedule, window: datetime) -> dict[str, Any]:
         "key": schedule.key,
         "max_attempts": schedule.max_attempts,
         "timeout": schedule.timeout and schedule.timeout.total_seconds(),
+        "callback_url": schedule.callback_url,
+        "on_dead_url": schedule.on_dead_url,
         "skip_overlap": schedule.overlap == "skip",
     }
 

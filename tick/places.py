@@ -108,6 +108,8 @@ class Places:
         self.stop = stop
         self.buffer: deque[Job] = deque()
         self.low_water = 0
+        self.limited_until = 0.0
+        """Until when a job under a limit may start: a rate counts claims, and starts are to follow them closely."""
         self.running: set[Place] = set()
         self.outcomes: list[tuple[Job, Outcome]] = []
         self.last_outcome = clock.started
@@ -184,10 +186,15 @@ class Places:
             job = self.buffer.popleft()
             if len(self.buffer) == self.low_water:
                 self.wake.set()
-            if (job.timeout or self.needs(job.type)) < self.clock.remaining():
+            if self._may_start(job):
                 return job
             self.settle(job, Released())
         return None
+
+    def _may_start(self, job: Job) -> bool:
+        """Whether it fits the time left; and whether a limited job starts so soon after its claim that rates hold."""
+        late = job.lane is not None and time.monotonic() > self.limited_until
+        return not late and (job.timeout or self.needs(job.type)) < self.clock.remaining()
 
     async def _run(self, place: Place, job: Job) -> None:
         handler = self.registry.get(job.type)
@@ -195,7 +202,7 @@ class Places:
         deadline = self.clock.instant(place.ends_at)
         context = place.context = Context(job, deadline, place.ends_at, self.registry, self.shared)
         try:
-            outcome = await runner.run(job, handler, context, self._threads)
+            outcome = await runner.run(job, handler, context, self._threads, self.registry.middleware)
         except asyncio.CancelledError:
             if place.task is not None:
                 place.task.uncancel()
@@ -275,6 +282,15 @@ class Places:
             self.overdue.append((job, runner.stopped(job, self.registry.get(job.type), place.why, after)))
         else:
             self.abandoned.append(job.id)
+
+    def take_progress(self) -> list[tuple[Job, bytes]]:
+        """What handlers have said of their progress since they were last asked."""
+        said = []
+        for place in self.running:
+            if place.job and place.context and place.context.said:
+                said.append((place.job, place.context.said))
+                place.context.said = None
+        return sorted(said)
 
     def cancel(self, ids: list[int]) -> None:
         """Tell jobs that somebody has cancelled them: a coroutine is cancelled, a plain function may look."""

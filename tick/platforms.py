@@ -53,12 +53,16 @@ def _vercel_seconds_left() -> float | None:
 
 
 def trigger(headers: Mapping[str, str]) -> Trigger:
-    """Who sent a request to /tick, by its headers: a name for the log, never a reason to trust it."""
+    """Who sent a request to /tick, by its headers: a name for the log, never a reason to trust it.
+
+    `ce-` headers are those of CloudEvents 1.0 in binary mode; another version's are not read.
+    """
     agent = headers.get("user-agent", "")
+    event = headers if headers.get("ce-specversion", "1.0") == "1.0" else {}
     if named := re.fullmatch(r"[a-z0-9][a-z0-9_.-]{0,39}", headers.get("x-tick-trigger", "")):
         return Trigger(named[0], _short(headers.get("x-tick-delivery-id")))
-    if headers.get("ce-type", "").startswith("com.vercel.schedule"):
-        return Trigger("vercel", _short(headers.get("ce-id")), _instant(headers.get("ce-vssscheduledat")))
+    if event.get("ce-type", "").startswith("com.vercel.schedule"):
+        return Trigger("vercel", _short(event.get("ce-id")), _instant(event.get("ce-vssscheduledat")))
     if agent.startswith("vercel-cron/") or "x-vercel-cron-schedule" in headers:
         return Trigger("vercel", _short(headers.get("x-vercel-id")))
     if "x-cloudscheduler-jobname" in headers:
@@ -66,6 +70,8 @@ def trigger(headers: Mapping[str, str]) -> Trigger:
         return Trigger("cloud-scheduler", _short(f"{headers['x-cloudscheduler-jobname']} {due}"), _instant(due))
     if "upstash-message-id" in headers:
         return Trigger("qstash", _short(headers["upstash-message-id"]))
+    if all(event.get(name) for name in ("ce-id", "ce-source", "ce-type")):
+        return Trigger("cloudevents", _short(event.get("ce-id")))
     if agent.startswith("pg_net/"):
         return Trigger("pg_cron")
     return Trigger("http")

@@ -11,6 +11,8 @@ and one commit. There is no timer: while an exchange is in flight outcomes gathe
 from __future__ import annotations
 
 import asyncio
+import math
+import random
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import asdict, dataclass
@@ -23,7 +25,7 @@ from .errors import ConfigurationError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .jobs import Job
 from .places import STUBBORN, Clock, Places, Stop
-from .queue import DUE_LIMIT, DueEntry, Plans, Queue, Trigger, Wanted
+from .queue import DUE_LIMIT, DueEntry, Opening, Plans, Queue, Trigger, Wanted
 
 T = TypeVar("T")
 
@@ -35,6 +37,12 @@ COMPANY = 0.02
 """Seconds that an outcome waits at most for those of the jobs that run beside it, when no more can be claimed."""
 PULSE = 5.0
 """Seconds between exchanges while handlers run: how soon a cancelled job is told, and new work seen."""
+FAIR_EVERY = 10
+"""Of so many claims one is by how long jobs have waited, and not by priority, so that none starves."""
+LINGER = 15.0
+"""Seconds that a tick with nothing else to do waits for a rate to have room again."""
+LIMITED_START = 0.5
+"""Seconds after its claim in which a limited job starts, or is released; `tick.lane_room` adds them to a period."""
 MARGIN = 0.25
 """Seconds of the grace kept for what comes after the tick: its report, its answer."""
 
@@ -127,6 +135,9 @@ class Tick:
         self.progress: Callable[[Report], None] = lambda report: None
         self.drained = False
         self.due: list[DueEntry] = []
+        self.limited = False
+        self.room_at = math.inf
+        self.turn = random.randrange(FAIR_EVERY)  # noqa: S311 - no secret
         self.file: str | None = None
         self.error: ConfigurationError | None = None
         self.opened_at = datetime.min.replace(tzinfo=UTC)
@@ -156,23 +167,27 @@ class Tick:
         self.places.learn(opening.history)
         self.report.reclaimed, self.report.dead = opening.reclaimed, opening.buried
         self.report.left = opening.left
+        self.limited = opening.limited
         self.take(opening.jobs, wanted.limit)
-        if self.file and not opening.file_known:
-            await self.synchronise(self.file)
+        if not (opening.file_known and opening.configured):
+            await self.synchronise(opening)
         return opening.finished and not (opening.jobs or self.due or opening.reclaimed)
 
-    async def synchronise(self, file: str) -> None:
-        """Tell the database of a schedules file that it has not seen for an hour, or ever.
+    async def synchronise(self, opening: Opening) -> None:
+        """Tell the database of schedules that it has not seen for an hour, or ever, and of limits that have changed.
 
         A file that cannot be used is this tick's error, told at its end: jobs that are pending run all the same.
         """
         budget = max(self.clock.budget, self.settings.budget or DEFAULT_BUDGET)
         try:
-            rows = materialise.entries(self.settings.schedules_path, self.registry, budget)
+            told = materialise.configuration(self.settings.schedules_path, self.registry, budget)
         except ConfigurationError as error:
             self.error = error
-        else:
-            self.due = await self.queue.sync(file, rows)
+            return
+        self.limited = bool(told.limits)
+        unknown = self.file is not None and not opening.file_known
+        due = await self.queue.synchronise(told, entries=unknown, limits=not opening.configured)
+        self.due = due or self.due
 
     # drain
 
@@ -183,8 +198,8 @@ class Tick:
             self.places.fill()
             if self.hungry() or self.should_settle():
                 await self.exchange()
-            elif not self.places.idle():
-                await self.places.wait(min(self.next_settle(), self.clock.deadline))
+            elif not self.places.idle() or self.room_comes():
+                await self.places.wait(min(self.next_settle(), self.room_at, self.clock.deadline))
             else:
                 return
         stopped = self.stop.asked_at
@@ -201,9 +216,13 @@ class Tick:
 
     def hungry(self) -> bool:
         """Whether more jobs should be claimed before those at hand run out."""
-        if self.drained and not self.places.unlocked:
+        if self.drained and not self.places.unlocked and time.monotonic() < self.room_at:
             return False
         return len(self.places.buffer) <= self.prefetch() // 2 and self.wanted().limit > 0
+
+    def room_comes(self) -> bool:
+        """Whether a rate has room again so soon that the tick stays for it."""
+        return self.room_at < min(self.exchanged + LINGER, self.clock.deadline)
 
     def prefetch(self) -> int:
         """How many jobs run in the next quarter of a second, at the rate seen in this tick."""
@@ -223,6 +242,7 @@ class Tick:
             limit = min(self.settings.batch_size, free + self.prefetch())
         return Wanted(
             limit=limit,
+            fair=self.turn % FAIR_EVERY == 0,
             types=types,
             remaining=remaining,
             lease=max(0.0, remaining) + 2 * GRACE,
@@ -249,11 +269,20 @@ class Tick:
     async def exchange(self, plans: Plans | None = None) -> None:
         """Outcomes for jobs, in one round trip."""
         outcomes, wanted = self.places.take_outcomes(), self.wanted()
-        self.places.unlocked = False
+        self.places.unlocked, asked = False, time.monotonic()
+        self.turn += 1
         exchange = await self.queue.exchange(
-            outcomes, wanted, plans, held=self.places.held(), listen=bool(self.places.running)
+            outcomes,
+            wanted,
+            plans,
+            held=self.places.held(),
+            listen=bool(self.places.running),
+            progress=self.places.take_progress(),
+            limited=self.limited,
         )
         self.exchanged = time.monotonic()
+        self.room_at = math.inf if exchange.room_in is None else self.exchanged + max(0.0, exchange.room_in)
+        self.places.limited_until = asked + LIMITED_START
         self.report.materialised += exchange.materialised
         self.report.count(exchange.settled, len(outcomes))
         if wanted.limit:

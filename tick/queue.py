@@ -9,23 +9,22 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Self, assert_never
+from typing import Any, NamedTuple, assert_never
 
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
-from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 
 from . import database
-from .config import Settings
 from .errors import DatabaseError, DatabaseUnavailable
-from .jobs import Cancelled, Dead, Done, Failure, Job, NewJob, Outcome, Released, Retried, Snoozed
+from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
 
 ERRORS_KEPT = 5
 MOST_LOSSES = 3
 RECLAIM_LIMIT = 500
 DUE_LIMIT = 1000
+RELANE_LIMIT = 5000
 RESENDS = 3
 LOST = "lost: the lease ran out before an outcome was written; the process was killed, or the handler outlived its tick"
 
@@ -35,6 +34,8 @@ _PASSING = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.UniqueViolation,
 )
+_SYNC = ("lock_materialising", "forget_files", "sync", "due_entries")
+_CONFIGURE = ("set_limits", "set_defaults", "relane", "set_configuration")
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
 
@@ -80,6 +81,8 @@ class Opening(NamedTuple):
     finished: bool
     left: int
     file_known: bool
+    configured: bool
+    limited: bool
     due: list[DueEntry]
     history: dict[str, list[int]]
     reclaimed: int
@@ -94,6 +97,8 @@ class Exchange(NamedTuple):
     settled: dict[str, int]
     cancel: list[int]
     materialised: int
+    room_in: float | None = None
+    """Seconds until a rate lets the next of the limited jobs that are due start; None when none waits for that."""
 
 
 class Trigger(NamedTuple):
@@ -116,6 +121,21 @@ class Wanted:
     remaining: float
     lease: float
     alone: bool = False
+    fair: bool = False
+    """Whether to claim by how long jobs have waited, and not by their priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What a tick tells the database of its project, under the content hash of its files and handlers.
+
+    JSON-able rows for `sync`, `set_limits` and `set_defaults`.
+    """
+
+    hash: str | None
+    entries: list[dict[str, Any]]
+    limits: list[dict[str, Any]]
+    defaults: list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -163,12 +183,14 @@ class Queue:
             *self._claims(wanted),
             Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget} | trigger._asdict()),
         )  # fmt: skip
-        now, finished, left, known = opened.rows[0]
+        now, finished, left, known, configured, limited = opened.rows[0]
         return Opening(
             now=now,
             finished=finished,
             left=left,
             file_known=known,
+            configured=configured,
+            limited=limited,
             due=[DueEntry._make(row) for row in due.rows],
             history=dict(history.rows),
             reclaimed=reclaimed.changed,
@@ -184,28 +206,34 @@ class Queue:
         *,
         held: Sequence[int] = (),
         listen: bool = False,
+        progress: Sequence[tuple[Job, bytes]] = (),
+        limited: bool = False,
     ) -> Exchange:
         """Settle, make windows and claim: one round trip, one transaction, one commit.
 
-        `held` are the ids of the claims that the tick keeps; with `listen` it is told which of them to cancel.
+        `held` are the ids of the claims that the tick keeps; with `listen` it is told which of them to cancel, and
+        when there are limits (`limited`) when the next rate has room. `progress` is what handlers said of theirs.
         """
         settles = settlements(outcomes)
-        makes = _materialisations(plans, self.tick)
+        makes = [*_progress(progress), *_materialisations(plans, self.tick)]
         claims = self._claims(wanted) if wanted and wanted.limit > 0 else []
+        rooms = [Statement("room_in", {"types": wanted.types})] if wanted and limited else []
         listens = [Statement("cancel_requests", {"tick": self.tick})] if listen else []
         try:
-            replies = await self._send_surely([*settles, *makes, *claims, *listens], outcomes, held)
+            replies = await self._send_surely([*settles, *makes, *claims, *rooms, *listens], outcomes, held)
         except _UNWRITABLE:
             if not outcomes:
                 raise
             counts = await self._settle_each(outcomes)
-            return (await self.exchange((), wanted, plans, held=held, listen=listen))._replace(settled=counts)
-        settled, made, claimed, told = _cut(replies, len(settles), len(makes), len(claims))
+            again = await self.exchange((), wanted, plans, held=held, listen=listen, limited=limited)
+            return again._replace(settled=counts)
+        settled, made, claimed, room, told = _cut(replies, len(settles), len(makes), len(claims), len(rooms))
         return Exchange(
             jobs=_jobs(claimed),
             settled=_counts(settles, settled),
             cancel=[row[0] for reply in told for row in reply.rows],
-            materialised=made[-1].rows[0][0] if made else 0,
+            materialised=made[-1].rows[0][0] if plans else 0,
+            room_in=room[0].rows[0][0] if room else None,
         )
 
     async def close(
@@ -222,7 +250,7 @@ class Queue:
         settles = settlements(outcomes)
         expected = _counts(settles, [Reply([], len(s.params["ids"])) for s in settles])
         totals = totals | {name: totals[name] + count for name, count in expected.items()}
-        records = [Statement("record_types", {"types": _json(types)})] if types else []
+        records = [Statement("record_types", {"types": to_json(types)})] if types else []
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
             replies = await self._send_surely([*settles, *records, finish], outcomes, held)
@@ -250,15 +278,16 @@ class Queue:
                 counts[name] = counts.get(name, 0) + count
         return counts
 
-    async def sync(self, file: str, entries: list[dict[str, Any]]) -> list[DueEntry]:
-        """Make a schedules file known, entry by entry; its due entries, which after a synchronisation are all."""
-        *_, due = await self.send(
-            Statement("lock_materialising", {}),
-            Statement("forget_files", {"file": file}),
-            Statement("sync", {"file": file, "entries": _json(entries)}),
-            Statement("due_entries", {"file": file, "limit": DUE_LIMIT}),
-        )
-        return [DueEntry._make(row) for row in due.rows]
+    async def synchronise(self, told: Configuration, *, entries: bool, limits: bool) -> list[DueEntry]:
+        """Make a project known: its schedules, after which all of them are due, and its limits and defaults."""
+        params: dict[str, Any] = {name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults")}
+        params |= {"file": told.hash, "hash": told.hash or "", "limit": RELANE_LIMIT}
+        names = [*_SYNC * entries, *_CONFIGURE * limits]
+        replies = dict(zip(names, await self.send(*(Statement(name, params) for name in names)), strict=True))
+        # Pending jobs are put under new limits by the thousand; the last step finds whether there are more.
+        while limits and not replies["set_configuration"].changed:
+            replies["set_configuration"] = (await self.send(*(Statement(name, params) for name in _CONFIGURE[2:])))[-1]
+        return [DueEntry._make(row) for row in replies["due_entries"].rows] if entries else []
 
     async def due(self, file: str) -> list[DueEntry]:
         """The next entries whose window has come."""
@@ -273,6 +302,7 @@ class Queue:
             "lease": wanted.lease,
             "alone": wanted.alone,
             "limit": wanted.limit,
+            "fair": wanted.fair,
         }
         names = ("claim_suspect", "claim") if wanted.alone else ("claim",)
         return [Statement(name, params) for name in names]
@@ -361,18 +391,25 @@ def _cut(replies: list[Reply], *lengths: int) -> list[list[Reply]]:
     return [*parts, replies[start:]]
 
 
-def _json(value: Any) -> str:
+def to_json(value: Any) -> str:
     return msgspec.json.encode(value).decode()
 
 
 def _materialisations(plans: Plans | None, tick: uuid.UUID) -> list[Statement]:
     if plans is None:
         return []
-    rows = {name: _json(getattr(plans, name)) for name in ("plans", "windows", "skips")}
+    rows = {name: to_json(getattr(plans, name)) for name in ("plans", "windows", "skips")}
     return [
         Statement("lock_materialising", {}),
         Statement("materialise", {"file": plans.file, "tick": tick} | rows),
     ]
+
+
+def _progress(progress: Sequence[tuple[Job, bytes]]) -> list[Statement]:
+    if not progress:
+        return []
+    jobs = [(job, None) for job, _ in progress]
+    return [Statement("record_progress", _fences(jobs) | {"progress": [said.decode() for _, said in progress]})]
 
 
 def _fences(settled: Sequence[tuple[Job, Any]]) -> dict[str, Any]:
@@ -463,62 +500,4 @@ def _failures(outcomes: list[Any]) -> dict[str, Any]:
 
 
 def _follow_ups(settled: list[tuple[Job, Done]]) -> str:
-    return _json([
-        {"parent": job.id} | new._asdict() | {"payload": msgspec.Raw(new.payload)}
-        for job, outcome in settled
-        for new in outcome.follow_ups
-    ])  # fmt: skip
-
-
-class JobId(int):
-    """The id of a job; `created` says whether this enqueue made it, or found it by its idempotency key."""
-
-    created: bool
-
-    def __new__(cls, id: int, *, created: bool) -> Self:
-        self = super().__new__(cls, id)
-        self.created = created
-        return self
-
-
-@cache
-def _default_schema() -> str:
-    return Settings.load().schema
-
-
-def enqueue(connection: Any, new: NewJob) -> Any:
-    """Insert one job in the connection's own transaction: a JobId, or an awaitable of it on an async connection.
-
-    Of two enqueues with the same type and idempotency key the second finds the first's job; the database decides.
-    """
-    if isinstance(connection, AsyncConnection):
-        return _enqueue_async(connection, new)
-    with connection.cursor(row_factory=tuple_row) as cursor:
-        for _ in range(RESENDS):
-            for statement, created in ((_insertion(new), True), (_lookup(new), False)):
-                cursor.execute(*statement)
-                if row := cursor.fetchone():
-                    return JobId(row[0], created=created)
-    raise DatabaseError(_ELUSIVE)
-
-
-async def _enqueue_async(connection: AsyncConnection[Any], new: NewJob) -> JobId:
-    async with connection.cursor(row_factory=tuple_row) as cursor:
-        for _ in range(RESENDS):
-            for statement, created in ((_insertion(new), True), (_lookup(new), False)):
-                await cursor.execute(*statement)
-                if row := await cursor.fetchone():
-                    return JobId(row[0], created=created)
-    raise DatabaseError(_ELUSIVE)
-
-
-# A repeatable-read transaction may never see the row that it collides with.
-_ELUSIVE = "the job with this idempotency key comes and goes, or this transaction cannot see it; enqueue again"
-
-
-def _insertion(new: NewJob) -> tuple[str, dict[str, Any]]:
-    return statements(_default_schema())["enqueue"], new._asdict() | {"payload": new.payload.decode()}
-
-
-def _lookup(new: NewJob) -> tuple[str, dict[str, Any]]:
-    return statements(_default_schema())["find_by_idempotency_key"], new._asdict()
+    return to_json([{"follows": job.id} | new.fields() for job, outcome in settled for new in outcome.follow_ups])

@@ -1,6 +1,6 @@
 -- Every transition of a job, one named statement each, in the order a job lives them.
 --
---            enqueue, materialise, complete_and_enqueue
+--            enqueue, enqueue_group, materialise, complete_and_enqueue
 --                             |
 --                             v       claim, claim_suspect
 --    +-------------------> pending ------------------------> running --+--> done        complete, complete_with,
@@ -23,14 +23,11 @@
 select set_config('jit', 'off', true)
 
 -- name: enqueue  (nothing -> pending)
-insert into tick.jobs (type, payload, run_at, priority, key, idempotency_key, max_attempts, timeout, schedule)
-values (%(type)s, %(payload)s::jsonb, coalesce(%(run_at)s, tick.now()) + make_interval(secs => %(delay)s), %(priority)s,
-        %(key)s, %(idempotency_key)s, %(max_attempts)s, make_interval(secs => %(timeout)s), %(schedule)s)
-on conflict (type, idempotency_key) where idempotency_key is not null do nothing
-returning id
+-- The one way in, for every producer: defaults, limits, idempotency, throttle and chains are in the function.
+select id, created from tick.insert_jobs(%(jobs)s::jsonb)
 
--- name: find_by_idempotency_key
-select id from tick.jobs where type = %(type)s and idempotency_key = %(idempotency_key)s
+-- name: enqueue_group  (nothing -> pending)
+select tick.enqueue_group(%(jobs)s::jsonb, %(finally)s::jsonb)
 
 -- name: lock_materialising
 -- Two ticks that make the same windows would lock each other's definitions in opposite orders.
@@ -53,14 +50,11 @@ with plans as (
                select from tick.jobs j where j.schedule = w.schedule and j.status in ('pending', 'running')) as has_live_one
       from jsonb_to_recordset(%(windows)s::jsonb) as w (
            schedule text, type text, "window" timestamptz, run_at timestamptz, payload jsonb, priority smallint,
-           key text, max_attempts integer, timeout float8, skip_overlap boolean)
+           key text, max_attempts integer, timeout float8, callback_url text, on_dead_url text, strict_key boolean,
+           skip_overlap boolean)
       join advanced on advanced.schedule = w.schedule
 ), made as (
-    insert into tick.jobs (type, schedule, "window", run_at, payload, priority, key, max_attempts, timeout)
-    select type, schedule, "window", run_at, payload, priority, key, max_attempts, make_interval(secs => timeout)
-      from windows where not has_live_one order by "window", schedule
-    on conflict (type, schedule, "window") where "window" is not null do nothing
-    returning 1
+    select tick.put_jobs(jsonb_agg(to_jsonb(w) order by "window", schedule)) from windows w where not has_live_one
 ), skipped as (
     insert into tick.skips (schedule, first_window, last_window, count, reason, tick_id)
     select schedule, "window", "window", 1, 'overlap', %(tick)s::uuid from windows where has_live_one
@@ -79,37 +73,41 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
        lease_expires_at = tick.now() + make_interval(secs => %(lease)s)
  where id = any(array(
        select j.id from tick.jobs j
-        where j.status = 'pending' and j.losses > 0 and j.run_at <= tick.now() and j.type = any(%(types)s)
-          and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+        where j.status = 'pending' and j.losses > 0 and j.waits_for is null and j.run_at <= tick.now()
+          and j.type = any(%(types)s) and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+          and (j.lane is null or coalesce((select room from tick.lane_room where lane = j.lane), 1) > 0)
           and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null)
         order by j.run_at, j.id limit 1 for update skip locked))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
-          key, schedule, "window", priority, run_at
+          key, schedule, "window", priority, run_at, lane, inputs, traceparent
 
 -- name: claim  (pending -> running)
+-- Three ways to the same jobs: by priority; now and then, so that none starves, by how long they have waited; and
+-- limited jobs, as far as their lanes have room. The two functions are opaque to the planner, since planning all three
+-- took 2 ms for each claim, and are called when it is time to be fair and when there are limits.
 -- `id = any(array(...))` and not a join: the join turns into a hash join over the table at 100 rows and claims 17,000
--- jobs a second where this claims 75,000. Of the jobs that share a key only the first that is due can be claimed, and
--- none while one of them runs; what slips through a race is refused by jobs_one_running_per_key. Scalar subqueries and
--- not `not exists`, which is planned as a hash of every running row.
+-- jobs a second where this claims 75,000.
 update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick)s, started_at = tick.now(),
        lease_expires_at = tick.now() + make_interval(secs => %(lease)s)
  where id = any(array(
-       select due.id from tick.pending_priorities level cross join lateral (
-              select j.id from tick.jobs j
-               where j.status = 'pending' and j.losses = 0 and j.priority = level.priority and j.run_at <= tick.now()
-                 and j.type = any(%(types)s)
-                 and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
-                 and (j.key is null or (
-                        select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null
-                      and j.id = (
-                        select e.id from tick.jobs e where e.key = j.key and e.status = 'pending' and e.run_at <= tick.now()
-                         order by e.priority desc, e.run_at, e.id limit 1))
-               order by j.run_at, j.id limit %(limit)s for update skip locked) due
-       where not (%(alone)s and exists (
+       select id from (
+              select * from tick.fair_share(%(types)s, %(remaining)s, %(limit)s::integer) where %(fair)s
+              union all
+              (select due.*
+                 from tick.pending_priorities level cross join lateral (
+                      select j.id, j.priority, j.run_at from tick.free_jobs j
+                       where j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
+                         and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+                       order by j.run_at, j.id limit %(limit)s for update skip locked) due
+                where not %(fair)s limit %(limit)s)
+              union all
+              select * from tick.in_lanes(%(types)s, %(remaining)s, %(limit)s::integer)
+               where exists (select from tick.limits)) candidates
+        where not (%(alone)s and exists (
               select from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0))
-       limit %(limit)s))
+        order by case when %(fair)s then 0 else priority end desc, run_at, id limit %(limit)s))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
-          key, schedule, "window", priority, run_at
+          key, schedule, "window", priority, run_at, lane, inputs, traceparent
 
 -- name: complete  (running -> done)
 update tick.jobs set status = 'done', finished_at = tick.now(), lease_expires_at = null
@@ -130,16 +128,13 @@ with settled as (
        and ((j.id << 20) | (j.attempt & 1048575)) = any(%(fences)s)
     returning j.id
 ), followed as (
-    insert into tick.jobs (type, payload, run_at, priority, key, idempotency_key, max_attempts, timeout)
-    select f.type, f.payload, coalesce(f.run_at, tick.now()) + make_interval(secs => f.delay), f.priority, f.key,
-           f.idempotency_key, f.max_attempts, make_interval(secs => f.timeout)
-      from jsonb_to_recordset(%(follow_ups)s::jsonb) as f (
-           parent bigint, type text, payload jsonb, run_at timestamptz, delay float8, priority smallint, key text,
-           idempotency_key text, max_attempts integer, timeout float8)
-      join settled on settled.id = f.parent
-    on conflict (type, idempotency_key) where idempotency_key is not null do nothing
+    select count(*) from (
+           select coalesce(jsonb_agg(f.job order by f.ordinality), '[]') as jobs
+             from jsonb_array_elements(%(follow_ups)s::jsonb) with ordinality f (job, ordinality)
+             join settled on settled.id = (f.job ->> 'follows')::bigint) f
+     cross join lateral tick.insert_jobs(f.jobs)
 )
-select id from settled
+select id from settled where (select true from followed)
 
 -- name: retry  (running -> pending; running -> cancelled)
 update tick.jobs j set failures = failures + 1, lease_expires_at = null,
@@ -205,6 +200,12 @@ update tick.jobs set losses = losses + 1, lease_expires_at = null, run_at = tick
         order by lease_expires_at limit %(limit)s for update skip locked))
 returning status
 
+-- name: record_progress
+update tick.jobs j set progress = o.progress::jsonb || jsonb_build_object('at', tick.now())
+  from unnest(%(ids)s::bigint[], %(progress)s::text[]) as o (id, progress)
+ where j.id = any(%(ids)s) and j.id = o.id and j.status = 'running'
+   and ((j.id << 20) | (j.attempt & 1048575)) = any(%(fences)s)
+
 -- name: cancel  (pending -> cancelled; a running job is told at its tick's next exchange)
 update tick.jobs set
        status = case status when 'pending' then 'cancelled' else status end,
@@ -215,9 +216,17 @@ returning status
 
 -- name: replay  (dead -> pending; cancelled -> pending)
 -- A person's second chance: the counters start again, the attempt does not, since it is the fence.
-update tick.jobs set status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
-       finished_at = null, cancel_requested_at = null
+update tick.jobs j set status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
+       finished_at = null, cancel_requested_at = null, progress = null,
+       waits_for = case when waits_for = 'job' and exists (
+                             select from tick.jobs p where p.id = j.parent_id and p.status in ('pending', 'running', 'dead'))
+                        then 'job' end
  where id = %(id)s and status in ('dead', 'cancelled')
+returning id
+
+-- name: run_now
+-- Due at once; what it waits for still goes before it.
+update tick.jobs set run_at = least(run_at, tick.now()) where id = %(id)s and status = 'pending'
 returning id
 
 -- name: cancel_requests
@@ -250,14 +259,71 @@ select %(tick)s, %(trigger)s, %(delivery_id)s, %(scheduled_for)s, %(file)s, %(bu
                and not exists (select from tick.entries where file = %(file)s and next_window <= tick.now())
                and (%(file)s::text is null or exists (
                     select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'))) as t (idle)
- cross join lateral (select count(*) from (
-       select from tick.pending_priorities level cross join lateral (
-              select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.priority = level.priority
-                 and j.run_at <= tick.now() limit 10001) due
-       union all select from tick.jobs where status = 'pending' and losses > 0 and run_at <= tick.now()
-       limit 10001) counted where idle) as l (jobs_left)
+ cross join lateral (select count(*) from (select from tick.due_jobs limit 10001) counted where idle) as l (jobs_left)
 returning tick.now(), finished_at is not null, "left", %(file)s::text is null or exists (
-          select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour')
+          select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'),
+          coalesce((select hash from tick.configuration), '') = coalesce(%(file)s, ''), exists (select from tick.limits)
+
+-- name: set_limits
+with given as (
+    select * from jsonb_to_recordset(%(limits)s::jsonb) as g (
+        lane text, type text, key_prefix text, concurrency integer, rate integer, period float8, key_rate integer,
+        key_period float8)
+), gone as (
+    delete from tick.limits where lane not in (select lane from given)
+), forgotten as (
+    delete from tick.starts s where at < tick.now() - coalesce((
+           select greatest(period, key_period) + interval '1 minute' from tick.limits l where l.lane = s.lane), interval '0')
+)
+insert into tick.limits (lane, type, key_prefix, concurrency, rate, period, key_rate, key_period)
+select lane, type, key_prefix, concurrency, rate, make_interval(secs => period), key_rate, make_interval(secs => key_period)
+  from given order by lane
+on conflict (lane) do update set concurrency = excluded.concurrency, rate = excluded.rate, period = excluded.period,
+       key_rate = excluded.key_rate, key_period = excluded.key_period
+
+-- name: set_defaults
+-- Those of types that only another deployment knows stay.
+insert into tick.defaults (type, priority, strict_key)
+select type, priority, strict_key
+  from jsonb_to_recordset(%(defaults)s::jsonb) as g (type text, priority smallint, strict_key boolean) order by type
+on conflict (type) do update set priority = excluded.priority, strict_key = excluded.strict_key
+
+-- name: relane
+-- Jobs that were enqueued before their limit was there, or in a lane that is no longer.
+update tick.jobs set lane = o.lane
+  from (select j.id, l.lane from tick.jobs j left join lateral (
+               select lane from tick.limits where type = j.type or starts_with(j.key, key_prefix)
+                order by length(key_prefix) desc nulls last limit 1) l on true
+         where j.status = 'pending' and j.lane is distinct from l.lane
+         order by j.id limit %(limit)s for update of j skip locked) o
+ where jobs.id = o.id
+
+-- name: set_configuration
+-- Not before every pending job is in its lane, so that the next tick goes on where this one stopped.
+insert into tick.configuration (hash) select %(hash)s
+ where not exists (
+       select from tick.jobs j left join lateral (
+              select lane from tick.limits where type = j.type or starts_with(j.key, key_prefix)
+               order by length(key_prefix) desc nulls last limit 1) l on true
+        where j.status = 'pending' and j.lane is distinct from l.lane)
+on conflict (one) do update set hash = excluded.hash
+
+-- name: room_in
+-- When the oldest start that counts against a rate stops counting, for lanes whose jobs would start but for that.
+select min(extract(epoch from waiting.until - tick.now()))::float8
+  from (select (select min(s.at) from tick.starts s where s.lane = l.lane and s.at > tick.now() - l.period - interval '0.5 s')
+               + l.period + interval '0.5 s' as until
+          from tick.limits l
+         where l.rate is not null and exists (
+               select from tick.jobs j where j.lane = l.lane and j.status = 'pending' and j.losses = 0
+                  and j.waits_for is null and j.run_at <= tick.now() and j.type = any(%(types)s))
+        union all
+        select (select min(s.at) from tick.starts s where s.lane = l.lane and s.key is not null and s.at > tick.now() - l.key_period - interval '0.5 s')
+               + l.key_period + interval '0.5 s'
+          from tick.limits l
+         where l.key_rate is not null and exists (
+               select from tick.jobs j where j.lane = l.lane and j.status = 'pending' and j.losses = 0
+                  and j.waits_for is null and j.run_at <= tick.now() and j.type = any(%(types)s))) waiting
 
 -- name: sync
 -- A definition not seen for an hour, while other files ticked without it, was removed or replaced: it starts anew.
@@ -299,12 +365,7 @@ on conflict (type) do update set last_seen = tick.now(), durations = (
 -- name: close_tick
 update tick.ticks set finished_at = tick.now(), used = %(used)s, materialised = %(materialised)s, claimed = %(claimed)s,
        done = %(done)s, retried = %(retried)s, dead = %(dead)s, released = %(released)s, reclaimed = %(reclaimed)s,
-       stale = %(stale)s, error = %(error)s, "left" = (select count(*) from (
-           select from tick.pending_priorities level cross join lateral (
-                  select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.priority = level.priority
-                     and j.run_at <= tick.now() limit 10001) due
-           union all select from tick.jobs where status = 'pending' and losses > 0 and run_at <= tick.now()
-           limit 10001) counted)
+       stale = %(stale)s, error = %(error)s, "left" = (select count(*) from (select from tick.due_jobs limit 10001) counted)
  where id = %(tick)s
 returning "left"
 
@@ -320,6 +381,9 @@ select id, type, status, priority, attempt, failures, losses, run_at, finished_a
 
 -- name: show_job
 select to_jsonb(j) from tick.jobs j where id = %(id)s
+
+-- name: ended
+select status, result, last_error from tick.jobs where id = %(id)s
 
 -- name: job_status
 select status from tick.jobs where id = %(id)s

@@ -9,15 +9,16 @@ import inspect
 import queue
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from .backoff import LONGEST_WAIT
 from .errors import ConfigurationError, InvalidPayload, Permanent, Retry, Snooze
-from .handlers import Context, Duration, Handler, seconds
+from .handlers import Context, Handler, Middleware, current_traceparent
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
+from .options import Duration, seconds
 
 LONGEST_MESSAGE = 1000
 LONGEST_TRACEBACK = 8000
@@ -92,25 +93,49 @@ class _Raised(Exception):
         self.error = error
 
 
-async def run(job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads) -> Outcome:
-    """Call the handler and say how it ended. Only being cancelled from outside leaves as an exception."""
+async def run(
+    job: Job,
+    handler: Handler[..., ..., Any],
+    context: Context,
+    threads: Threads,
+    middleware: Sequence[Middleware] = (),
+) -> Outcome:
+    """Call the handler, inside the middleware, and say how it ended. Only being cancelled from outside is raised."""
+    token = current_traceparent.set(job.traceparent) if job.traceparent else None
     try:
-        arguments = handler.parameters.fit(job.payload)
-        if handler.parameters.context is not None:
-            arguments[handler.parameters.context] = context
-        if handler.is_async:
-            returned = await handler.function(**arguments)
+        if middleware:
+            returned = await _inside(middleware, context, lambda: _call(job, handler, context, threads))
         else:
-            returned = await threads.run(lambda: handler.function(**arguments))
-        if inspect.isawaitable(returned):  # of a plain function that wraps a coroutine function
-            returned = await returned
+            returned = await _call(job, handler, context, threads)
     except BaseException as error:
         if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
         return failed(job, handler, error.error if isinstance(error, _Raised) else error)
+    finally:
+        if token:
+            current_traceparent.reset(token)
     if returned is None and not context.follow_ups:
         return NOTHING
     return Done(_result(returned), context.follow_ups)
+
+
+async def _call(job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads) -> Any:
+    arguments = handler.parameters.fit(job.payload)
+    if handler.parameters.context is not None:
+        arguments[handler.parameters.context] = context
+    if handler.is_async:
+        returned = await handler.function(**arguments)
+    else:
+        returned = await threads.run(lambda: handler.function(**arguments))
+    # A plain function may wrap a coroutine function.
+    return await returned if inspect.isawaitable(returned) else returned
+
+
+async def _inside(middleware: Sequence[Middleware], context: Context, call: Callable[[], Awaitable[Any]]) -> Any:
+    """The call, inside of each middleware in turn."""
+    if not middleware:
+        return await call()
+    return await middleware[0].run(context, lambda: _inside(middleware[1:], context, call))
 
 
 def _is_being_cancelled() -> bool:

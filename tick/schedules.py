@@ -46,6 +46,8 @@ class Schedule:
     timeout: timedelta | None = None
     priority: int = 0
     key: str | None = None
+    callback_url: str | None = None
+    on_dead_url: str | None = None
     description: str = ""
 
     def body(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from . import payloads
 from .cron import Cron, zone
 from .errors import ConfigurationError, SchedulesFileError
+from .limits import MOST, Limit, Rate, parse_rate
 from .schedules import DURATION, Schedule, parse_duration, shown
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -118,6 +119,12 @@ def _type(value: Any) -> str:
     return value
 
 
+def _url(value: Any) -> str:
+    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s\\]{1,1990}", value, re.ASCII):
+        raise _Problem(f"{shown(value)} is not a URL: http:// or https://, and at most 2,000 characters without spaces")
+    return _text(value, 2000)
+
+
 def _payload(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _Problem(f"{shown(value)} is not a table, such as {{ user_id = 42 }}")
@@ -193,6 +200,7 @@ def _a_text(read: Callable[[Any], str], **schema: Any) -> Kind:
 
 
 _MOMENT = Kind("date, or date and time", _moment, {"type": "string"})
+_URL = _a_text(_url, pattern="^https?://", maxLength=2000)
 _UP_TO_A_DAY = _a_duration("duration, up to 1d", _DAY)
 
 KEYS = (
@@ -282,6 +290,8 @@ KEYS = (
         _a_text(partial(_nonempty, most=500), minLength=1, maxLength=500),
         "Jobs that have the same key never run at the same time.",
     ),
+    Key("callback_url", _URL, "Is sent a signed POST when a job has ended: done, dead or cancelled.", inherited=True),
+    Key("on_dead_url", _URL, "Is sent a signed POST when a job is dead.", inherited=True),
     Key("description", _a_text(_text), "For people: shown beside the schedule."),
 )
 _BY_NAME = {key.name: key for key in KEYS}
@@ -304,13 +314,25 @@ _OTHER_WORDS = {
 # --- The file ------------------------------------------------------------------------------------
 
 
+class Contents(NamedTuple):
+    """What a file says."""
+
+    schedules: tuple[Schedule, ...] = ()
+    limits: tuple[Limit, ...] = ()
+
+
 def load(path: Path | str) -> tuple[Schedule, ...]:
     """The schedules of a file; SchedulesFileError tells everything that is wrong with it."""
+    return read(path).schedules
+
+
+def read(path: Path | str) -> Contents:
+    """The schedules and limits of a file; SchedulesFileError tells everything that is wrong with it."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         _check_size(content, str(path))
-        return parse(content.decode("utf-8-sig"), str(path))
+        return contents(content.decode("utf-8-sig"), str(path))
     except OSError as error:
         raise SchedulesFileError(str(path), [f"it cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
@@ -319,12 +341,19 @@ def load(path: Path | str) -> tuple[Schedule, ...]:
 
 def parse(text: str, source: str = "schedules.toml") -> tuple[Schedule, ...]:
     """The schedules of a text; `source` is what an error calls it."""
+    return contents(text, source).schedules
+
+
+def contents(text: str, source: str = "schedules.toml") -> Contents:
+    """The schedules and limits of a text; `source` is what an error calls it."""
     _check_size(text.encode("utf-8", "replace"), source)
     problems: list[str] = []
-    schedules = _read(_toml(text, source), problems)
+    document = _toml(text, source)
+    schedules = _read(document, problems)
+    limits = _limits(document.get("limits", {}), problems)
     if problems:
         raise SchedulesFileError(source, problems)
-    return tuple(schedules)
+    return Contents(tuple(schedules), tuple(limits))
 
 
 def _check_size(content: bytes, source: str) -> None:
@@ -358,14 +387,58 @@ def _read(document: dict[str, Any], problems: list[str]) -> list[Schedule]:
     return [_schedule(name, table, defaults, problems) for name, table in tables.items()]
 
 
-_TABLES = ("defaults", "schedules")
+_TABLES = ("defaults", "limits", "schedules")
+
+
+# --- Limits --------------------------------------------------------------------------------------
+
+
+def _concurrency(value: Any) -> int:
+    return _whole(value, 1, MOST)
+
+
+def _rate(value: Any) -> Rate:
+    try:
+        return parse_rate(value)
+    except ConfigurationError as error:
+        raise _Problem(str(error)) from None
+
+
+_A_RATE = Kind("rate", _rate, {"type": "string", "pattern": r"^\d+ */ *(second|minute|hour|day|\d+[dhms].*)$"})
+LIMIT_KEYS = (
+    Key("concurrency", _a_whole(1, MOST), "How many of its jobs run at once, in all ticks together."),
+    Key("rate", _A_RATE, 'How many of its jobs start in any such period: `"100/minute"`, `"5/10s"`.'),
+    Key("rate_per_key", _A_RATE, "The same, for each key by itself."),
+)
+_LIMIT_KEYS = {key.name: key for key in LIMIT_KEYS}
+
+
+def _limits(tables: Any, problems: list[str]) -> list[Limit]:
+    """[limits.TYPE], or [limits."PREFIX*"] for the keys that begin with a prefix."""
+    if not isinstance(tables, dict):
+        problems.append("limits: each limit is a table of its own, [limits.TYPE]")
+        return []
+    return [limit for name, table in tables.items() if (limit := _limit(name, table, problems))]
+
+
+def _limit(name: str, table: Any, problems: list[str]) -> Limit | None:
+    place = f"limits.{_bare(name)}"
+    values = _values(place, table, _LIMIT_KEYS, problems)
+    if name.endswith("*") and len(name) > 1:
+        return Limit(key_prefix=name[:-1], **values)
+    if not _TYPE.fullmatch(name):
+        problems.append(f'{place}: a limit is for a type, or for keys: write their beginning and a *, "customer:*"')
+        return None
+    if not values and isinstance(table, dict) and not table:
+        problems.append(f"{place}: it limits nothing; write concurrency, rate or rate_per_key")
+    return Limit(type=name, **values)
 
 
 def _unknown_table(name: str, table: Any) -> str:
     if isinstance(table, dict) and {"cron", "every"} & set(table):
         return f"{_bare(name)}: unknown table; did you mean [schedules.{_bare(name)}]?"
     kind = "table" if isinstance(table, dict | list) else "key"
-    known = _nearest(name, _TABLES) or "; a file has [defaults] and [schedules.NAME]"
+    known = _nearest(name, _TABLES) or "; a file has [defaults], [limits.TYPE] and [schedules.NAME]"
     return f"{_bare(name)}: unknown {kind}{known}"
 
 
@@ -446,6 +519,11 @@ def json_schema() -> dict[str, Any]:
         "properties": {
             "defaults": _object_schema(_IN_DEFAULTS.values())
             | {"description": "Values for every schedule that does not have its own."},
+            "limits": {
+                "type": "object",
+                "description": "How many jobs run at once or start in a period: of a type, or of keys (customer:*).",
+                "additionalProperties": _object_schema(LIMIT_KEYS) | {"minProperties": 1},
+            },
             "schedules": {
                 "type": "object",
                 "description": "A table for each schedule: [schedules.NAME].",
@@ -465,7 +543,7 @@ def _object_schema(keys: Iterable[Key]) -> dict[str, Any]:
 
 
 def _property_schema(key: Key) -> dict[str, Any]:
-    default = _DEFAULTS[key.name]
+    default = _DEFAULTS.get(key.name)
     known = {"default": default} if isinstance(default, str | int) and default != "" else {}
     return {**key.kind.schema, "description": key.doc.replace("`", ""), **known}
 

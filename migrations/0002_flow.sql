@@ -1,0 +1,537 @@
+-- Work from anywhere: tick.enqueue for every language, keys and limits that hold, callbacks, chains and groups.
+
+begin;
+
+select pg_advisory_xact_lock(7236483109254801);
+set local lock_timeout = '5s';
+
+alter table tick.jobs
+    -- A pending job that waits for something other than its time is in no index that a claim walks:
+    -- for the job of its key that goes before it, for its parent to be done, or for its group to have ended.
+    add column if not exists waits_for     text     check (waits_for in ('key', 'job', 'group')),
+    add column if not exists lane          text,                           -- the limit it is under, if it is under one
+    add column if not exists strict_key    boolean  not null default false, -- once started, the next of its key to run
+    add column if not exists parent_id     bigint,                         -- runs when this job is done
+    add column if not exists group_id      bigint,                         -- the job that runs when its group has ended
+    add column if not exists waits         integer  not null default 0,    -- jobs of its group that have not ended
+    add column if not exists awaited       boolean  not null default false, -- other jobs have it as their parent
+    add column if not exists inputs        jsonb,                          -- how what it waited for has ended
+    add column if not exists callback_url  text     check (octet_length(callback_url) between 1 and 2000),
+    add column if not exists on_dead_url   text     check (octet_length(on_dead_url) between 1 and 2000),
+    add column if not exists traceparent   text     check (octet_length(traceparent) between 1 and 100),
+    add column if not exists progress      jsonb;
+
+-- The window of a throttled job has no schedule.
+alter table tick.jobs drop constraint if exists a_window_has_a_schedule;
+create unique index if not exists jobs_one_per_throttle
+    on tick.jobs (type, coalesce(key, ''), "window") where "window" is not null and schedule is null;
+
+do $$ begin
+    if not exists (select from tick.migrations where number = 2) then
+        drop view if exists tick.pending_priorities;
+        drop index if exists tick.jobs_due, tick.jobs_suspect, tick.jobs_waiting_for_key;
+    end if;
+end $$;
+create index if not exists jobs_due
+    on tick.jobs (priority desc, run_at, id) where status = 'pending' and losses = 0 and waits_for is null and lane is null;
+create index if not exists jobs_due_in_lane
+    on tick.jobs (lane, priority desc, run_at, id)
+    where status = 'pending' and losses = 0 and waits_for is null and lane is not null;
+create index if not exists jobs_suspect
+    on tick.jobs (run_at, id) where status = 'pending' and losses > 0 and waits_for is null;
+create index if not exists jobs_running_in_lane
+    on tick.jobs (lane) where status = 'running' and lane is not null;
+create index if not exists jobs_first_of_key
+    on tick.jobs (key, run_at, id) where status = 'pending' and key is not null and waits_for is null;
+create index if not exists jobs_behind_key
+    on tick.jobs (key, run_at, id) where status = 'pending' and waits_for = 'key';
+create index if not exists jobs_holding_key
+    on tick.jobs (key, run_at, id) where status = 'pending' and strict_key and attempt > 0;
+create index if not exists jobs_of_parent on tick.jobs (parent_id) where parent_id is not null;
+create index if not exists jobs_of_group on tick.jobs (group_id) where group_id is not null;
+
+-- The priorities that pending jobs have, highest first, one index probe each: so a million jobs delayed at the top
+-- priority are one step for a claim, and not a million.
+create or replace view tick.pending_priorities as
+    with recursive levels (priority) as (
+        (select priority from tick.jobs
+          where status = 'pending' and losses = 0 and waits_for is null and lane is null
+          order by priority desc limit 1)
+        union all
+        select (select j.priority from tick.jobs j
+                 where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is null
+                   and j.priority < levels.priority
+                 order by j.priority desc limit 1)
+          from levels where levels.priority is not null
+    )
+    select priority from levels where priority is not null;
+
+-- What a claim may take: it is due, and the first of its key, of which none runs.
+create or replace view tick.free_jobs as
+    select j.* from tick.jobs j
+     where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.run_at <= tick.now()
+       and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null
+            and j.id = coalesce(
+                (select h.id from tick.jobs h where h.key = j.key and h.status = 'pending' and h.strict_key and h.attempt > 0
+                  order by h.run_at, h.id limit 1),
+                (select e.id from tick.jobs e where e.key = j.key and e.status = 'pending' and e.waits_for is null
+                    and e.run_at <= tick.now() order by e.run_at, e.id limit 1)));
+
+
+-- Limits: how many jobs of a type, or of the keys that begin alike, may run at once or start in a period.
+
+create table if not exists tick.limits (
+    lane            text        primary key,
+    type            text,
+    key_prefix      text,
+    concurrency     integer     check (concurrency > 0),
+    rate            integer     check (rate > 0),
+    period          interval    check (period > interval '0'),
+    key_rate        integer     check (key_rate > 0),       -- the same, for each key by itself
+    key_period      interval    check (key_period > interval '0'),
+    constraint one_kind check ((type is null) <> (key_prefix is null)),
+    constraint rate_has_a_period check ((rate is null) = (period is null) and (key_rate is null) = (key_period is null))
+);
+
+-- What a type's handler says of its jobs, for producers that do not have the handler.
+create table if not exists tick.defaults (
+    type            text        primary key,
+    priority        smallint    not null default 0,
+    strict_key      boolean     not null default false
+);
+
+-- The limits and defaults that the tables hold, by their hash.
+create table if not exists tick.configuration (
+    one             boolean     primary key default true check (one),  -- there is one row
+    hash            text        not null
+);
+
+-- Claims under a rate. What is counted is any period of that length, not only one of the clock's.
+create table if not exists tick.starts (
+    lane            text        not null,
+    key             text,
+    at              timestamptz not null
+);
+create index if not exists starts_by_lane on tick.starts (lane, at);
+create index if not exists starts_by_key on tick.starts (lane, key, at) where key is not null;
+
+-- A job starts up to half a second after its claim, or not at all: by so much a period is longer than its limit says.
+create or replace view tick.lane_room as
+    select l.lane, l.key_rate, l.key_period + interval '0.5 s' as key_period, least(
+               l.concurrency - (select count(*) from tick.jobs r where r.lane = l.lane and r.status = 'running'),
+               l.rate - (select count(*) from tick.starts s
+                          where s.lane = l.lane and s.at > tick.now() - l.period - interval '0.5 s'))::integer as room
+      from tick.limits l;
+
+create or replace function tick.count_start() returns trigger language plpgsql as $$
+begin
+    insert into tick.starts (lane, key, at)
+    select lane, case when key_rate is not null then new.key end, tick.now() from tick.limits
+     where lane = new.lane and (rate is not null or key_rate is not null);
+    return null;
+end $$;
+create or replace trigger jobs_count_start after update on tick.jobs for each row
+    when (new.lane is not null and new.status = 'running' and old.status = 'pending') execute function tick.count_start();
+
+-- What a claim may take under limits: so many of each lane as it has room for, locked.
+-- Two ticks that count what runs under a limit, and then add to it, would both find room: hence the lock, which is held
+-- until the claim is committed. The plans are made for each call: this runs before there are statistics.
+create or replace function tick.in_lanes(types text[], remaining float8, most integer)
+    returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
+begin
+    perform pg_advisory_xact_lock(7236484, 0);
+    return query
+    select due.id, due.priority, due.run_at from (
+           select j.*, l.room, row_number() over (partition by l.lane order by j.priority desc, j.run_at, j.id) as place
+             from tick.lane_room l cross join lateral (
+                  with recursive levels (priority) as (
+                      (select p.priority from tick.jobs p
+                        where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
+                        order by p.priority desc limit 1)
+                      union all
+                      select (select p.priority from tick.jobs p
+                               where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
+                                 and p.priority < levels.priority
+                               order by p.priority desc limit 1)
+                        from levels where levels.priority is not null
+                  )
+                  select levels.priority from levels where levels.priority is not null) level
+            cross join lateral (
+                  select f.id, f.priority, f.run_at from tick.free_jobs f
+                   where f.lane = l.lane and f.priority = level.priority and f.type = any(types)
+                     and coalesce(f.timeout < make_interval(secs => remaining), true)
+                     and (l.key_rate is null or f.key is null or l.key_rate > (
+                          select count(*) from tick.starts s
+                           where s.lane = l.lane and s.key = f.key and s.at > tick.now() - l.key_period))
+                   order by f.run_at, f.id limit least(l.room, most) for update skip locked) j
+            where coalesce(l.room, 1) > 0) due
+     where coalesce(due.place <= due.room, true)
+     order by due.priority desc, due.run_at, due.id limit most;
+end $$;
+
+-- What a claim may take when it is to be fair: of each priority the oldest, the oldest of all first, locked.
+create or replace function tick.fair_share(types text[], remaining float8, most integer)
+    returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
+begin
+    return query
+    select due.id, due.priority, due.run_at
+      from tick.pending_priorities level cross join lateral (
+           select j.id, j.priority, j.run_at from tick.free_jobs j
+            where j.lane is null and j.priority = level.priority and j.type = any(types)
+              and coalesce(j.timeout < make_interval(secs => remaining), true)
+            order by j.run_at, j.id limit most for update skip locked) due
+     order by due.run_at, due.id limit most;
+end $$;
+
+-- The jobs that would run now if nothing stood in their way; to be counted with a limit.
+create or replace view tick.due_jobs as
+    select due.id from tick.pending_priorities level cross join lateral (
+           select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane is null
+              and priority = level.priority and run_at <= tick.now() limit 10001) due
+    union all
+    select due.id from tick.limits l cross join lateral (
+           select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane = l.lane
+              and run_at <= tick.now() limit 10001) due
+    union all
+    select id from tick.jobs where status = 'pending' and losses > 0 and waits_for is null and run_at <= tick.now()
+    union all
+    select id from tick.jobs where status = 'pending' and waits_for = 'key' and run_at <= tick.now();
+
+
+-- Keys. Of the pending jobs of a key one is free, the first; the others wait for it, outside of every index that a
+-- claim walks, and whoever ends or postpones it frees the next. A second one may be free: the claim still takes one
+-- at a time. Only a key whose jobs all wait would be stuck, and what follows sees to it that there is none.
+
+create or replace function tick.wait_for_key() returns trigger language plpgsql as $$
+begin
+    if exists (select from tick.jobs j where j.key = new.key and j.status = 'running')
+       or exists (select from tick.jobs j where j.key = new.key and j.status = 'pending' and j.waits_for is null
+                     and (j.run_at <= greatest(new.run_at, tick.now()) or j.strict_key and j.attempt > 0)) then
+        new.waits_for := 'key';
+    end if;
+    return new;
+end $$;
+
+-- The job that this one saw before it may have ended since, without having seen this one. So it looks again as it
+-- commits, under a lock which those who end a job take too. It never waits for that lock, so it deadlocks with nobody.
+create or replace function tick.still_wait_for_key() returns trigger language plpgsql as $$
+begin
+    if not pg_try_advisory_xact_lock(7236483, hashtext(new.key) & 1023)
+       or not exists (select from tick.jobs j where j.key = new.key and j.status = 'running')
+          and not exists (select from tick.jobs j where j.key = new.key and j.status = 'pending' and j.waits_for is null
+                             and (j.run_at <= greatest(new.run_at, tick.now()) or j.strict_key and j.attempt > 0)) then
+        update tick.jobs set waits_for = null where id = new.id and status = 'pending' and waits_for = 'key';
+    end if;
+    return null;
+end $$;
+
+create or replace function tick.pass_key_on() returns trigger language plpgsql as $$
+declare
+    next_id bigint;
+    next_at timestamptz;
+begin
+    if tg_op = 'UPDATE' and new.waits_for = 'key' then
+        update tick.jobs set waits_for = null where id = new.id;
+        return null;
+    end if;
+    perform pg_advisory_xact_lock_shared(7236483, hashtext(old.key) & 1023);
+    select id, run_at into next_id, next_at from tick.jobs
+     where key = old.key and status = 'pending' and waits_for = 'key' and id <> old.id order by run_at, id limit 1;
+    if not found then
+        return null;
+    end if;
+    if tg_op = 'UPDATE' and new.status = 'pending' then
+        if new.strict_key and new.attempt > 0 or (new.run_at, new.id) < (next_at, next_id) then
+            return null;
+        end if;
+        update tick.jobs set waits_for = 'key' where id = new.id;
+    end if;
+    update tick.jobs set waits_for = null where id = next_id;
+    return null;
+end $$;
+
+create or replace trigger jobs_wait_for_key before insert on tick.jobs for each row
+    when (new.key is not null and new.status = 'pending' and new.waits_for is null)
+    execute function tick.wait_for_key();
+
+do $$ begin
+    if not exists (select from pg_trigger where tgrelid = 'tick.jobs'::regclass and tgname = 'jobs_still_wait_for_key') then
+        create constraint trigger jobs_still_wait_for_key after insert on tick.jobs deferrable initially deferred
+            for each row when (new.waits_for = 'key') execute function tick.still_wait_for_key();
+    end if;
+end $$;
+
+-- A job leaves the front of its key: it ended, it runs again later, or it was moved or deleted. Or one that waits is
+-- moved to an earlier time, and those that it waits for may come later. All of them AFTER triggers: a BEFORE UPDATE
+-- trigger would lock each row that a claim or a settle writes once more, whatever its WHEN says.
+create or replace trigger jobs_pass_key_on after update on tick.jobs for each row
+    when (old.key is not null and (
+          old.status = 'running' and new.status <> 'running'
+          or old.status = 'pending' and old.waits_for is null and (
+             new.status not in ('pending', 'running') or new.waits_for is null and new.run_at > old.run_at)
+          or old.waits_for = 'key' and new.waits_for = 'key' and new.status = 'pending' and new.run_at < old.run_at))
+    execute function tick.pass_key_on();
+create or replace trigger jobs_pass_key_on_when_deleted after delete on tick.jobs for each row
+    when (old.key is not null and (old.status = 'running' or old.status = 'pending' and old.waits_for is null))
+    execute function tick.pass_key_on();
+
+
+-- Putting jobs in: every door comes through tick.insert_jobs, with the same defaults and the same rules.
+
+-- Those that nothing was in the way of; in the order given. Times in seconds.
+create or replace function tick.put_jobs(jobs jsonb) returns setof bigint language plpgsql as $$
+begin
+    return query
+    with made as (
+        insert into tick.jobs (type, payload, run_at, priority, key, idempotency_key, max_attempts, timeout, schedule,
+                               "window", lane, strict_key, callback_url, on_dead_url, traceparent, parent_id, group_id,
+                               waits_for, waits, awaited)
+        select f.type, coalesce(f.payload, '{}'), f.at, coalesce(f.priority, d.priority, 0), f.key, f.idempotency_key,
+               f.max_attempts, make_interval(secs => f.timeout), f.schedule,
+               case when f.throttle is null then f."window"
+                    else date_bin(make_interval(secs => f.throttle), f.at, '1970-01-01 00:00Z') end,
+               l.lane, coalesce(f.strict_key, d.strict_key, false), f.callback_url, f.on_dead_url, f.traceparent,
+               f.parent_id, f.group_id, f.waits_for, coalesce(f.waits, 0), f."then" is not null
+          from (select *, coalesce(run_at, tick.now()) + make_interval(secs => coalesce(delay, 0)) as at
+                  from rows from (jsonb_to_recordset(jobs) as (
+                       type text, payload jsonb, run_at timestamptz, delay float8, priority integer, key text,
+                       idempotency_key text, throttle float8, max_attempts integer, timeout float8, schedule text,
+                       "window" timestamptz, strict_key boolean, callback_url text, on_dead_url text, traceparent text,
+                       parent_id bigint, group_id bigint, waits_for text, waits integer, "then" jsonb)) with ordinality) f
+          left join tick.defaults d on d.type = f.type
+          left join lateral (
+               select lane from tick.limits where type = f.type or starts_with(f.key, key_prefix)
+                order by length(key_prefix) desc nulls last limit 1) l on true
+         order by f.ordinality
+        on conflict do nothing
+        returning id)
+    select id from made order by id;
+end $$;
+
+-- The job that was there before this one, which is changed as its on_conflict says if it is still pending.
+create or replace function tick.meet_job(job jsonb) returns bigint language plpgsql as $$
+declare
+    at timestamptz := coalesce((job ->> 'run_at')::timestamptz, tick.now()) + make_interval(secs => coalesce((job ->> 'delay')::float8, 0));
+    met bigint;
+begin
+    if job ? 'throttle' then
+        select id into met from tick.jobs
+         where type = job ->> 'type' and coalesce(key, '') = coalesce(job ->> 'key', '') and schedule is null
+           and "window" = date_bin(make_interval(secs => (job ->> 'throttle')::float8), at, '1970-01-01 00:00Z');
+        if found then
+            return met;
+        end if;
+    end if;
+    case coalesce(job ->> 'on_conflict', 'keep')
+        when 'keep' then null;
+        when 'replace' then
+            update tick.jobs set payload = coalesce(job -> 'payload', '{}'), run_at = at
+             where type = job ->> 'type' and idempotency_key = job ->> 'idempotency_key' and status = 'pending';
+        when 'postpone' then
+            update tick.jobs set payload = coalesce(job -> 'payload', '{}'), run_at = greatest(run_at, least(
+                       at, created_at + make_interval(secs => coalesce((job ->> 'max_wait')::float8, 86400))))
+             where type = job ->> 'type' and idempotency_key = job ->> 'idempotency_key' and status = 'pending';
+        else
+            raise exception 'on_conflict is %, and can be keep, replace or postpone', job -> 'on_conflict'
+                  using errcode = 'invalid_parameter_value';
+    end case;
+    select id into met from tick.jobs where type = job ->> 'type' and idempotency_key = job ->> 'idempotency_key';
+    return met;
+end $$;
+
+create or replace function tick.insert_jobs(jobs jsonb) returns table (id bigint, created boolean) language plpgsql as $$
+declare
+    job jsonb;
+begin
+    if not jobs @? '$[*] ? (exists(@.idempotency_key) || exists(@.throttle) || exists(@.then))' then
+        return query select put, true from tick.put_jobs(jobs) put;
+        return;
+    end if;
+    for job in select value from jsonb_array_elements(jobs) with ordinality order by ordinality loop
+        -- What is in the way may go while it is looked for.
+        for attempt in 1 .. 4 loop
+            select put into id from tick.put_jobs(jsonb_build_array(job)) put;
+            created := found;
+            exit when created;
+            id := tick.meet_job(job);
+            exit when id is not null;
+        end loop;
+        if id is null then
+            raise exception 'the job with idempotency key % comes and goes, or this transaction cannot see it',
+                  job -> 'idempotency_key' using errcode = 'serialization_failure', hint = 'Enqueue it again.';
+        end if;
+        if created and job ? 'then' then
+            perform tick.insert_jobs(jsonb_agg(child || jsonb_build_object('parent_id', id, 'waits_for', 'job')))
+               from jsonb_array_elements(case jsonb_typeof(job -> 'then') when 'array' then job -> 'then'
+                                         else jsonb_build_array(job -> 'then') end) child;
+        end if;
+        return next;
+    end loop;
+end $$;
+
+-- Many jobs in one call, in order: an array of objects with the names of tick.enqueue's parameters, times in seconds.
+create or replace function tick.enqueue_many(jobs jsonb) returns table (id bigint, created boolean) language plpgsql as $$
+declare
+    known constant text[] := '{type,payload,run_at,delay,priority,key,key_order,idempotency_key,on_conflict,max_wait,throttle,max_attempts,timeout,callback_url,on_dead_url,traceparent,then}';
+    unknown text;
+begin
+    if jsonb_typeof(jobs) <> 'array' then
+        raise exception 'jobs is not an array of objects' using errcode = 'invalid_parameter_value';
+    end if;
+    select name into unknown from jsonb_array_elements(jobs) job, jsonb_object_keys(job) name where name <> all (known) limit 1;
+    if found then
+        raise exception 'a job has no option %', quote_literal(unknown)
+              using errcode = 'invalid_parameter_value', hint = 'The options are ' || array_to_string(known, ', ') || '.';
+    end if;
+    if jobs @? '$[*] ? (exists(@.key_order))' then
+        jobs := (select jsonb_agg(tick.with_key_order(job) order by ordinality)
+                   from jsonb_array_elements(jobs) with ordinality j (job, ordinality));
+    end if;
+    return query select i.id, i.created from tick.insert_jobs(jobs) i;
+end $$;
+
+create or replace function tick.with_key_order(job jsonb) returns jsonb language plpgsql immutable as $$
+begin
+    case coalesce(job ->> 'key_order', 'null')
+        when 'strict' then return job - 'key_order' || '{"strict_key": true}';
+        when 'loose' then return job - 'key_order' || '{"strict_key": false}';
+        when 'null' then return job - 'key_order';
+        else
+            raise exception 'key_order is %, and can be strict or loose', job -> 'key_order'
+                  using errcode = 'invalid_parameter_value';
+    end case;
+end $$;
+
+-- A job from any language, ORM or trigger, in the caller's transaction; its id, or that of the job it met.
+create or replace function tick.enqueue(
+    type text,
+    payload jsonb default '{}',
+    run_at timestamptz default null,
+    delay interval default null,            -- from run_at, or from now
+    priority integer default null,
+    key text default null,                  -- jobs that share a key never run at the same time
+    key_order text default null,            -- 'strict': a job that is retried goes before the others of its key
+    idempotency_key text default null,      -- one job of a type for each, as long as its row is kept
+    on_conflict text default null,          -- of that one, while it is pending: keep, replace, postpone
+    max_wait interval default null,         -- the longest that postponing may take; a day
+    throttle interval default null,         -- at most one job of this type and key in each such period
+    max_attempts integer default null,
+    timeout interval default null,
+    callback_url text default null,
+    on_dead_url text default null,
+    "then" jsonb default null,              -- a job, or an array of jobs, to run when this one is done
+    traceparent text default null
+) returns bigint language sql as $$
+    select id from tick.enqueue_many(jsonb_build_array(jsonb_strip_nulls(jsonb_build_object(
+        'type', type, 'run_at', run_at, 'delay', extract(epoch from delay), 'priority', priority, 'key', key,
+        'key_order', key_order, 'idempotency_key', idempotency_key, 'on_conflict', on_conflict,
+        'max_wait', extract(epoch from max_wait), 'throttle', extract(epoch from throttle),
+        'max_attempts', max_attempts, 'timeout', extract(epoch from timeout), 'callback_url', callback_url,
+        'on_dead_url', on_dead_url, 'traceparent', traceparent))
+        || jsonb_build_object('payload', coalesce(payload, '{}'))
+        || case when "then" is null then '{}' else jsonb_build_object('then', "then") end))
+$$;
+
+-- Jobs that run beside each other, and one that runs when all of them have ended, however that was. Its id first.
+create or replace function tick.enqueue_group(jobs jsonb, finally jsonb) returns setof bigint language plpgsql as $$
+declare
+    last bigint;
+begin
+    if jobs @? '$[*] ? (exists(@.idempotency_key) || exists(@.throttle))' then
+        raise exception 'a job of a group cannot have an idempotency key or a throttle: it may be no new job'
+              using errcode = 'invalid_parameter_value', hint = 'Give the idempotency key to the job that runs at the end.';
+    end if;
+    select i.id into last from tick.insert_jobs(jsonb_build_array(finally || jsonb_build_object(
+        'waits_for', case when jobs = '[]' then null else 'group' end, 'waits', jsonb_array_length(jobs)))) i where i.created;
+    if not found then
+        raise exception 'the job at the end of the group is there already' using errcode = 'unique_violation';
+    end if;
+    return next last;
+    if jobs <> '[]' then
+        return query select i.id from tick.insert_jobs((
+            select jsonb_agg(job || jsonb_build_object('group_id', last) order by ordinality)
+              from jsonb_array_elements(jobs) with ordinality j (job, ordinality))) i;
+    end if;
+end $$;
+
+
+-- What follows from the end of a job, in the transaction that writes it, whoever that is: a tick, a person, psql.
+
+create or replace function tick.outcome(job tick.jobs, most_bytes integer) returns jsonb language sql stable as $$
+    select jsonb_strip_nulls(jsonb_build_object(
+        'id', job.id, 'type', job.type, 'status', job.status, 'attempt', job.attempt, 'key', job.key,
+        'schedule', job.schedule, 'window', job."window", 'finished_at', job.finished_at,
+        'error', case when job.status = 'dead' then job.last_error end))
+        || case when job.result is null then '{}' when octet_length(job.result::text) <= most_bytes
+                then jsonb_build_object('result', job.result) else '{"result_omitted": true}' end
+$$;
+
+create or replace function tick.call_back(url text, job tick.jobs) returns void language sql as $$
+    select tick.insert_jobs(jsonb_build_array(jsonb_build_object('type', 'tick.callback', 'traceparent', job.traceparent,
+        'payload', jsonb_build_object(
+            'url', url, 'id', 'job_' || job.id || '_' || job.attempt || '_' || job.status, 'type', 'job.' || job.status,
+            'timestamp', job.finished_at, 'data', tick.outcome(job, 16000)))))
+$$;
+
+-- How the members of a group have ended; results as long as they fit.
+create or replace function tick.group_outcomes(group_job bigint) returns jsonb language sql stable as $$
+    select jsonb_build_object('jobs', coalesce(jsonb_agg(o.outcome || case when o.so_far > 262144 or o.result is null then '{}'
+                                  else jsonb_build_object('result', o.result) end order by o.id), '[]'))
+      from (select j.id, j.result, sum(octet_length(j.result::text)) over (order by j.id) as so_far,
+                   jsonb_strip_nulls(jsonb_build_object('id', j.id, 'type', j.type, 'status', j.status,
+                       'error', case when j.status = 'dead' then left(j.last_error, 200) end)) as outcome
+              from tick.jobs j where j.group_id = group_job) o
+$$;
+
+create or replace function tick.follow_end() returns trigger language plpgsql as $$
+begin
+    if new.callback_url is not null then
+        perform tick.call_back(new.callback_url, new);
+    end if;
+    if new.on_dead_url is not null and new.status = 'dead' then
+        perform tick.call_back(new.on_dead_url, new);
+    end if;
+    if new.awaited and new.status = 'done' then
+        perform tick.let_go(id, jsonb_build_object('parent', tick.outcome(new, 65536)))
+           from tick.jobs where parent_id = new.id and waits_for = 'job' and status = 'pending' order by id;
+    end if;
+    if new.awaited and new.status = 'cancelled' then
+        update tick.jobs set status = 'cancelled', finished_at = tick.now()
+         where parent_id = new.id and waits_for = 'job' and status = 'pending';
+    end if;
+    if new.waits > 0 and new.status = 'cancelled' then
+        update tick.jobs set status = 'cancelled', finished_at = tick.now() where group_id = new.id and status = 'pending';
+    end if;
+    if new.group_id is not null then
+        update tick.jobs set waits = waits - 1 where id = new.group_id and waits_for = 'group' and status = 'pending';
+        perform tick.let_go(id, tick.group_outcomes(id))
+           from tick.jobs where id = new.group_id and waits_for = 'group' and waits = 0 and status = 'pending';
+    end if;
+    return null;
+end $$;
+
+-- What it waited for has ended.
+create or replace function tick.let_go(waiting bigint, ends jsonb) returns void language sql as $$
+    update tick.jobs set inputs = ends, waits_for = null, run_at = greatest(run_at, tick.now()) where id = waiting
+$$;
+
+-- A replayed job can end once more.
+create or replace function tick.follow_replay() returns trigger language plpgsql as $$
+begin
+    update tick.jobs set waits = waits + 1 where id = new.group_id and waits_for = 'group' and status = 'pending';
+    update tick.jobs set status = 'pending', finished_at = null, cancel_requested_at = null
+     where new.awaited and parent_id = new.id and waits_for = 'job' and status = 'cancelled';
+    return null;
+end $$;
+
+create or replace trigger jobs_follow_end after update on tick.jobs for each row
+    when (new.finished_at is not null and old.finished_at is null and (
+          new.callback_url is not null or new.on_dead_url is not null or new.awaited or new.waits > 0 or new.group_id is not null))
+    execute function tick.follow_end();
+create or replace trigger jobs_follow_replay after update on tick.jobs for each row
+    when (new.finished_at is null and old.finished_at is not null and (new.awaited or new.group_id is not null))
+    execute function tick.follow_replay();
+
+insert into tick.migrations (number, name) values (2, '0002_flow') on conflict do nothing;
+
+commit;

@@ -52,7 +52,7 @@ create index if not exists jobs_of_group on tick.jobs (group_id) where group_id 
 
 -- The priorities that pending jobs have, highest first, one index probe each: so a million jobs delayed at the top
 -- priority are one step for a claim, and not a million.
-create or replace view tick.pending_priorities as
+create or replace view tick.free_priorities as
     with recursive levels (priority) as (
         (select priority from tick.jobs
           where status = 'pending' and losses = 0 and waits_for is null and lane is null
@@ -175,7 +175,7 @@ create or replace function tick.fair_share(types text[], remaining float8, most 
 begin
     return query
     select due.id, due.priority, due.run_at
-      from tick.pending_priorities level cross join lateral (
+      from tick.free_priorities level cross join lateral (
            select j.id, j.priority, j.run_at from tick.free_jobs j
             where j.lane is null and j.priority = level.priority and j.type = any(types)
               and coalesce(j.timeout < make_interval(secs => remaining), true)
@@ -185,7 +185,7 @@ end $$;
 
 -- The jobs that would run now if nothing stood in their way; to be counted with a limit.
 create or replace view tick.due_jobs as
-    select due.id from tick.pending_priorities level cross join lateral (
+    select due.id from tick.free_priorities level cross join lateral (
            select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane is null
               and priority = level.priority and run_at <= tick.now() limit 10001) due
     union all
@@ -466,8 +466,9 @@ create or replace function tick.outcome(job tick.jobs, most_bytes integer) retur
                 then jsonb_build_object('result', job.result) else '{"result_omitted": true}' end
 $$;
 
+-- The type is put together so that it stays what it is when the schema has another name.
 create or replace function tick.call_back(url text, job tick.jobs) returns void language sql as $$
-    select tick.insert_jobs(jsonb_build_array(jsonb_build_object('type', 'tick.callback', 'traceparent', job.traceparent,
+    select tick.insert_jobs(jsonb_build_array(jsonb_build_object('type', concat('tick', '.callback'), 'traceparent', job.traceparent,
         'payload', jsonb_build_object(
             'url', url, 'id', 'job_' || job.id || '_' || job.attempt || '_' || job.status, 'type', 'job.' || job.status,
             'timestamp', job.finished_at, 'data', tick.outcome(job, 16000)))))

@@ -15,14 +15,15 @@ import pytest
 
 import tick as public
 from tests.factories import tick, wait_until
-from tick import database, queue
+from tick import database, intake, queue
 from tick.config import Settings
 from tick.database import normalise_url
 from tick.errors import ConfigurationError, DatabaseUnavailable, MigrationError, NotMigrated
 from tick.queue import Queue
 
 REPOSITORY = Path(__file__).parents[1]
-INIT = REPOSITORY / "migrations" / "0001_init.sql"
+FILES = sorted((REPOSITORY / "migrations").glob("*.sql"))
+EVERY_FILE = [argument for path in FILES for argument in ("-f", str(path))]
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def a_file(folder: Path, name: str, body: str) -> database.Migration:
 
 @pytest.fixture
 def files(monkeypatch, tmp_path):
-    """Replaces what migrations there are: `files("0002_more.sql", "create table …")` adds one."""
+    """Replaces what migrations there are: `files("9002_more.sql", "create table …")` adds one."""
     known = database.migrations()
     monkeypatch.setattr(database, "migrations", lambda: list(known))
 
@@ -160,26 +161,27 @@ class TestMigrate:
                 fresh.execute("select pg_advisory_xact_lock(%s)", [database.MIGRATION_LOCK])
                 second = pool.submit(migrate, fresh_url)
                 wait_until(lambda: waiting(fresh_url))
-                fresh.execute(database.migrations()[0].body("tick").encode())
+                for migration in database.migrations():
+                    fresh.execute(migration.body("tick").encode())
             assert second.result() == []
         assert fresh.execute("select count(*) from tick.migrations where checksum is null").fetchone() == (0,)
 
     def test_a_new_file_is_applied_in_a_transaction_of_its_own(self, fresh, fresh_url, files):
         migrate(fresh_url)
         files(
-            "0002_more.sql",
-            "create table tick.more (); insert into tick.migrations (number, name) values (2, '0002_more');",
+            "9002_more.sql",
+            "create table tick.more (); insert into tick.migrations (number, name) values (9002, '9002_more');",
         )
-        assert pending(fresh_url) == ["0002_more"]
-        assert migrate(fresh_url) == ["0002_more"]
-        assert fresh.execute("select checksum from tick.migrations where number = 2").fetchone() == (files.known[-1].checksum,)  # fmt: skip
+        assert pending(fresh_url) == ["9002_more"]
+        assert migrate(fresh_url) == ["9002_more"]
+        assert fresh.execute("select checksum from tick.migrations where number = 9002").fetchone() == (files.known[-1].checksum,)  # fmt: skip
 
     def test_a_file_that_fails_leaves_nothing_behind_and_says_why(self, fresh, fresh_url, files):
-        files("0002_more.sql", "create table tick.more (); select 1 / 0;")
-        with pytest.raises(MigrationError, match=r"migrations/0002_more.sql was not applied: division by zero"):
+        files("9002_more.sql", "create table tick.more (); select 1 / 0;")
+        with pytest.raises(MigrationError, match=r"migrations/9002_more.sql was not applied: division by zero"):
             migrate(fresh_url)
         assert fresh.execute("select to_regclass('tick.more'), to_regclass('tick.jobs') is not null").fetchone() == (None, True)  # fmt: skip
-        assert pending(fresh_url) == ["0002_more"]
+        assert pending(fresh_url) == ["9002_more"]
 
     def test_a_file_that_has_changed_since_is_an_error_that_names_it(self, fresh_url, files):
         migrate(fresh_url)
@@ -199,15 +201,15 @@ class TestMigrate:
     def test_does_not_wait_for_ever_for_another_sessions_lock(self, fresh, fresh_url, monkeypatch, files, held):
         migrate(fresh_url)
         monkeypatch.setattr(database, "LOCK_TIMEOUT", "200ms")
-        files("0002_more.sql", "alter table tick.jobs add column more text;")
+        files("9002_more.sql", "alter table tick.jobs add column more text;")
         with fresh.transaction():
             if held == "advisory":
                 fresh.execute("select pg_advisory_xact_lock(%s)", [database.MIGRATION_LOCK])
             else:
                 fresh.execute("lock table tick.jobs in access share mode")
-            with pytest.raises(MigrationError, match=r"0002_more.sql was not applied: another session held a lock"):
+            with pytest.raises(MigrationError, match=r"9002_more.sql was not applied: another session held a lock"):
                 migrate(fresh_url)
-        assert pending(fresh_url) == ["0002_more"]
+        assert pending(fresh_url) == ["9002_more"]
 
     def test_every_file_limits_how_long_it_waits_for_a_lock(self):
         for migration in database.migrations():
@@ -225,7 +227,8 @@ class TestMigrate:
 
     def test_keeps_the_jobs_that_there_are(self, conn, url):
         conn.execute("insert into tick.jobs (type) values ('kept')")
-        conn.execute(INIT.read_bytes())
+        for path in FILES:
+            conn.execute(path.read_bytes())
         migrate(url)
         assert conn.execute("select type from tick.jobs").fetchall() == [("kept",)]
 
@@ -244,20 +247,21 @@ def psql(url: str, *arguments: str, text: str | None = None) -> subprocess.Compl
 class TestPsql:
     def test_applies_the_files_as_well_and_again_without_a_change(self, fresh, fresh_url):
         for _ in range(2):
-            done = psql(fresh_url, "-f", str(INIT))
+            done = psql(fresh_url, *EVERY_FILE)
             assert done.returncode == 0, done.stderr
-        assert fresh.execute("select name, checksum from tick.migrations").fetchall() == [("0001_init", None)]
+        assert fresh.execute("select name, checksum from tick.migrations order by number").fetchall() == [(path.stem, None) for path in FILES]
 
     def test_applies_them_twice_at_once(self, fresh, fresh_url):
         with ThreadPoolExecutor(4) as pool:
-            done = list(pool.map(lambda _: psql(fresh_url, "-f", str(INIT)), range(4)))
+            done = list(pool.map(lambda _: psql(fresh_url, *EVERY_FILE), range(4)))
         assert [(each.returncode, "ERROR" in each.stderr) for each in done] == [(0, False)] * 4
-        assert fresh.execute("select count(*) from tick.migrations").fetchone() == (1,)
+        assert fresh.execute("select count(*) from tick.migrations").fetchone() == (len(FILES),)
 
     def test_what_it_applied_is_known_and_gets_its_checksum(self, fresh, fresh_url):
-        psql(fresh_url, "-f", str(INIT))
+        psql(fresh_url, *EVERY_FILE)
         assert (pending(fresh_url), migrate(fresh_url)) == ([], [])
-        assert fresh.execute("select checksum from tick.migrations").fetchone() == (database.migrations()[0].checksum,)
+        checksums = fresh.execute("select checksum from tick.migrations order by number").fetchall()
+        assert checksums == [(migration.checksum,) for migration in database.migrations()]
 
     def test_takes_the_exported_script_of_any_schema(self, fresh, fresh_url):
         done = psql(fresh_url, text=database.export("jobs_v2"))
@@ -272,7 +276,7 @@ class TestAnotherSchema:
         """Settings of a schema of this name, for handlers' enqueue too."""
 
         def settings(schema: str) -> Settings:
-            monkeypatch.setattr(queue, "_default_schema", lambda: schema)
+            monkeypatch.setattr(intake, "_default_schema", lambda: schema)
             migrate(fresh_url, schema)
             return Settings(fresh_url, root=tmp_path, schedules_path=tmp_path / "schedules.toml", schema=schema)
 
@@ -318,11 +322,11 @@ class TestNotMigrated:
     def test_says_what_is_missing_and_what_to_run(self, fresh_url):
         async def ask(connection):
             made = Queue(connection, lambda: database.open_connection(fresh_url))
-            with pytest.raises(NotMigrated, match="'tick' lacks 0001_init: run `tick migrate`") as raised:
+            with pytest.raises(NotMigrated, match="'tick' lacks 0001_init, .*: run `tick migrate`") as raised:
                 await made.send(queue.Statement("job_status", {"id": 1}))
             return raised.value.missing
 
-        assert with_connection(fresh_url, ask) == ["0001_init"]
+        assert with_connection(fresh_url, ask) == [path.stem for path in FILES]
 
     def test_a_tick_says_so(self, fresh_url, settings, empty_registry):
         with pytest.raises(NotMigrated, match="tick migrate"):

@@ -243,9 +243,9 @@ class TestUsing:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"run_at": datetime(2031, 5, 1)}, "has no time zone; use an aware datetime"),
-            ({"run_at": "2031-05-01"}, "run_at='2031-05-01' is not a datetime"),
-            ({"run_at": date(2031, 5, 1)}, "is not a datetime"),
+            ({"run_at": datetime(2031, 5, 1)}, "is not an aware datetime, one with a time zone"),
+            ({"run_at": "2031-05-01"}, "run_at='2031-05-01' is not an aware datetime"),
+            ({"run_at": date(2031, 5, 1)}, "is not an aware datetime"),
             ({"delay": float("nan")}, "delay=nan"),
             ({"delay": float("inf")}, "delay=inf is not a time of up to ten years"),
             ({"delay": timedelta(days=100_000)}, "up to ten years"),

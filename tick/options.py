@@ -118,7 +118,13 @@ class Options:
         return problems
 
     def _problem(self, name: str, value: Any) -> str:
-        return "" if value is None or _CHECKS[name][0](value) else f"{name}={value!r} is not {_CHECKS[name][1]}"
+        if value is None:
+            return ""
+        usable, words = _CHECKS[name]
+        try:
+            return "" if usable(value) else f"{name}={value!r} is not {words}"
+        except (TypeError, ValueError, ConfigurationError) as error:
+            return f"{name}={value!r} is not {words}: {error}"
 
 
 def seconds(duration: Duration) -> float:
@@ -140,10 +146,7 @@ def _is_whole(low: int, high: int) -> Any:
 
 def _is_time(low: float, high: float) -> Any:
     def check(value: Any) -> bool:
-        try:
-            return low <= seconds(value) <= high
-        except (TypeError, ValueError, ConfigurationError):
-            return False
+        return low <= seconds(value) <= high
 
     return check
 
@@ -169,7 +172,7 @@ def _matches(pattern: re.Pattern[str]) -> Any:
 _KEY = "a text of 1 to 512 bytes, without NUL"
 _ENDPOINT = "an http:// or https:// URL of at most 2,000 characters, without spaces"
 _CHECKS: dict[str, tuple[Any, str]] = {
-    "run_at": (_is_instant, "an aware datetime: it has no time zone"),
+    "run_at": (_is_instant, "an aware datetime, one with a time zone"),
     "delay": (_is_time(-LONGEST_WAIT, LONGEST_WAIT), "a time of up to ten years"),
     "priority": (_is_whole(-32768, 32767), "from -32768 to 32767"),
     "key": (_is_key, _KEY),

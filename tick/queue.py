@@ -36,6 +36,7 @@ _PASSING = (
 )
 _SYNC = ("lock_materialising", "forget_files", "sync", "due_entries")
 _CONFIGURE = ("set_limits", "set_defaults", "relane", "set_configuration")
+_UNDEFINED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
 
@@ -281,7 +282,7 @@ class Queue:
     async def synchronise(self, told: Configuration, *, entries: bool, limits: bool) -> list[DueEntry]:
         """Make a project known: its schedules, after which all of them are due, and its limits and defaults."""
         params: dict[str, Any] = {name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults")}
-        params |= {"file": told.hash, "hash": told.hash or "", "limit": RELANE_LIMIT}
+        params |= {"file": told.hash, "hash": told.hash or "", "limit": DUE_LIMIT, "most_moved": RELANE_LIMIT}
         names = [*_SYNC * entries, *_CONFIGURE * limits]
         replies = dict(zip(names, await self.send(*(Statement(name, params) for name in names)), strict=True))
         # Pending jobs are put under new limits by the thousand; the last step finds whether there are more.
@@ -343,7 +344,7 @@ class Queue:
                     raise
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 raise DatabaseUnavailable(f"the database went away: {database.one_line(error)}") from error
-            except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn) as error:
+            except _UNDEFINED as error:
                 raise await self._explain(error) from error
             except psycopg.errors.InsufficientPrivilege as error:
                 raise DatabaseError(f"the database's role lacks a right: {database.one_line(error)}") from error

@@ -94,7 +94,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
               select * from tick.fair_share(%(types)s, %(remaining)s, %(limit)s::integer) where %(fair)s
               union all
               (select due.*
-                 from tick.pending_priorities level cross join lateral (
+                 from tick.free_priorities level cross join lateral (
                       select j.id, j.priority, j.run_at from tick.free_jobs j
                        where j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
                          and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
@@ -295,7 +295,7 @@ update tick.jobs set lane = o.lane
                select lane from tick.limits where type = j.type or starts_with(j.key, key_prefix)
                 order by length(key_prefix) desc nulls last limit 1) l on true
          where j.status = 'pending' and j.lane is distinct from l.lane
-         order by j.id limit %(limit)s for update of j skip locked) o
+         order by j.id limit %(most_moved)s for update of j skip locked) o
  where jobs.id = o.id
 
 -- name: set_configuration

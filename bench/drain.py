@@ -21,7 +21,7 @@ from typing import Any
 import psycopg
 from psycopg import AsyncConnection
 
-from tick import queue
+from tick import intake
 from tick.handlers import Handler, Registry
 from tick.jobs import NewJob
 
@@ -87,7 +87,7 @@ def enqueued(bench: Bench, jobs: int) -> Sample:
     with psycopg.connect(bench.url, autocommit=True) as connection:
         started = time.perf_counter()
         for _ in range(jobs):
-            queue.enqueue(connection, new._replace(idempotency_key=str(uuid.uuid4())))
+            intake.enqueue(connection, new._replace(idempotency_key=str(uuid.uuid4())))
         return Sample(jobs / (time.perf_counter() - started))
 
 

@@ -151,7 +151,7 @@ class TestClaim:
         )
         conn.execute("analyze tick.jobs")
         text = queue.statements()["claim"]
-        params = {"tick": NEVER, "types": ["noop"], "remaining": 50.0, "lease": 54.0, "alone": False, "limit": 500, "fair": False}
+        params = {"tick": NEVER, "types": ["noop"], "remaining": 50.0, "lease": 54.0, "alone": False, "limit": 500, "fair": False, "free": 10}
         plan = "\n".join(row[0] for row in psycopg.ClientCursor(conn).execute(f"explain {text}", params))
         assert "Seq Scan on jobs" not in plan, plan
         assert "jobs_due" in plan

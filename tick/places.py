@@ -108,13 +108,13 @@ class Places:
         self.stop = stop
         self.buffer: deque[Job] = deque()
         self.low_water = 0
-        self.limited_until = 0.0
-        """Until when a job under a limit may start: a rate counts claims, and starts are to follow them closely."""
+        self.start_by: dict[int, float] = {}
+        """Until when the held jobs that are under a limit may start: a rate counts claims, and starts follow closely."""
         self.running: set[Place] = set()
         self.outcomes: list[tuple[Job, Outcome]] = []
         self.last_outcome = clock.started
         self.unlocked = False
-        """Whether an outcome makes another job claimable: the next of its key, or what follows from it."""
+        """Whether an outcome makes another job claimable: the next of its key or lane, or what follows from it."""
         self.abandoned: list[int] = []
         self.overdue: list[tuple[Job, Outcome]] = []
         """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
@@ -193,7 +193,7 @@ class Places:
 
     def _may_start(self, job: Job) -> bool:
         """Whether it fits the time left; and whether a limited job starts so soon after its claim that rates hold."""
-        late = job.lane is not None and time.monotonic() > self.limited_until
+        late = job.lane is not None and time.monotonic() > self.start_by.pop(job.id, 0.0)
         return not late and (job.timeout or self.needs(job.type)) < self.clock.remaining()
 
     async def _run(self, place: Place, job: Job) -> None:
@@ -232,7 +232,8 @@ class Places:
         """Keep an outcome for the next exchange."""
         self.outcomes.append((job, outcome))
         self.last_outcome = time.monotonic()
-        if job.key is not None or (isinstance(outcome, Done) and outcome.follow_ups):
+        frees_another = job.key is not None or job.lane is not None
+        if frees_another or (isinstance(outcome, Done) and outcome.follow_ups):
             self.unlocked = True
         if not self.buffer:
             self.wake.set()

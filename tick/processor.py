@@ -168,7 +168,7 @@ class Tick:
         self.report.reclaimed, self.report.dead = opening.reclaimed, opening.buried
         self.report.left = opening.left
         self.limited = opening.limited
-        self.take(opening.jobs, wanted.limit)
+        self.take(opening.jobs, wanted.limit, asked)
         if not (opening.file_known and opening.configured):
             await self.synchronise(opening)
         return opening.finished and not (opening.jobs or self.due or opening.reclaimed)
@@ -236,12 +236,12 @@ class Tick:
         """What to claim now: what can start, and a little more; nothing while a suspect is in flight."""
         remaining = self.clock.remaining()
         types = [type for type in self.registry.types if self.places.needs(type) < remaining]
-        limit = 0
+        limit, free = 0, self.settings.concurrency - len(self.places.running)
         if types and not self.places.over() and not self.places.has_suspect():
-            free = self.settings.concurrency - len(self.places.running)
             limit = min(self.settings.batch_size, free + self.prefetch())
         return Wanted(
             limit=limit,
+            free=max(0, free - len(self.places.buffer)),
             fair=self.turn % FAIR_EVERY == 0,
             types=types,
             remaining=remaining,
@@ -282,17 +282,17 @@ class Tick:
         )
         self.exchanged = time.monotonic()
         self.room_at = math.inf if exchange.room_in is None else self.exchanged + max(0.0, exchange.room_in)
-        self.places.limited_until = asked + LIMITED_START
         self.report.materialised += exchange.materialised
         self.report.count(exchange.settled, len(outcomes))
         if wanted.limit:
-            self.take(exchange.jobs, wanted.limit)
+            self.take(exchange.jobs, wanted.limit, asked)
         self.places.cancel(exchange.cancel)
         self.progress(self.report)
 
-    def take(self, jobs: list[Job], limit: int) -> None:
+    def take(self, jobs: list[Job], limit: int, asked: float) -> None:
         """Hold what was claimed. Fewer than asked for means that the queue is empty, unless a suspect came alone."""
         self.report.claimed += len(jobs)
+        self.places.start_by |= {job.id: asked + LIMITED_START for job in jobs if job.lane}
         self.places.buffer.extend(jobs)
         self.places.low_water = self.prefetch() // 2
         self.drained = len(jobs) < limit and not any(job.losses for job in jobs)

@@ -122,6 +122,8 @@ class Wanted:
     remaining: float
     lease: float
     alone: bool = False
+    free: int = 0
+    """How many could start at once: so many limited jobs, which may not wait once they are claimed."""
     fair: bool = False
     """Whether to claim by how long jobs have waited, and not by their priority."""
 
@@ -304,6 +306,7 @@ class Queue:
             "alone": wanted.alone,
             "limit": wanted.limit,
             "fair": wanted.fair,
+            "free": wanted.free,
         }
         names = ("claim_suspect", "claim") if wanted.alone else ("claim",)
         return [Statement(name, params) for name in names]

@@ -27,7 +27,7 @@ select set_config('jit', 'off', true)
 select id, created from tick.insert_jobs(%(jobs)s::jsonb)
 
 -- name: enqueue_group  (nothing -> pending)
-select tick.enqueue_group(%(jobs)s::jsonb, %(finally)s::jsonb)
+select tick.insert_group(%(jobs)s::jsonb, %(finally)s::jsonb)
 
 -- name: lock_materialising
 -- Two ticks that make the same windows would lock each other's definitions in opposite orders.
@@ -101,7 +101,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
                        order by j.run_at, j.id limit %(limit)s for update skip locked) due
                 where not %(fair)s limit %(limit)s)
               union all
-              select * from tick.in_lanes(%(types)s, %(remaining)s, %(limit)s::integer)
+              select * from tick.in_lanes(%(types)s, %(remaining)s, %(free)s::integer)
                where exists (select from tick.limits)) candidates
         where not (%(alone)s and exists (
               select from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0))
@@ -216,11 +216,9 @@ returning status
 
 -- name: replay  (dead -> pending; cancelled -> pending)
 -- A person's second chance: the counters start again, the attempt does not, since it is the fence.
-update tick.jobs j set status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
+update tick.jobs set status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
        finished_at = null, cancel_requested_at = null, progress = null,
-       waits_for = case when waits_for = 'job' and exists (
-                             select from tick.jobs p where p.id = j.parent_id and p.status in ('pending', 'running', 'dead'))
-                        then 'job' end
+       waits_for = nullif(waits_for, 'key')
  where id = %(id)s and status in ('dead', 'cancelled')
 returning id
 
@@ -262,7 +260,9 @@ select %(tick)s, %(trigger)s, %(delivery_id)s, %(scheduled_for)s, %(file)s, %(bu
  cross join lateral (select count(*) from (select from tick.due_jobs limit 10001) counted where idle) as l (jobs_left)
 returning tick.now(), finished_at is not null, "left", %(file)s::text is null or exists (
           select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'),
-          coalesce((select hash from tick.configuration), '') = coalesce(%(file)s, ''), exists (select from tick.limits)
+          coalesce((select hash from tick.configuration), '') = coalesce(%(file)s, '') and not exists (
+          select from tick.pending_lanes p where not exists (select from tick.limits l where l.lane = p.lane)),
+          exists (select from tick.limits)
 
 -- name: set_limits
 with given as (

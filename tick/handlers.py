@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
@@ -28,8 +28,7 @@ from .options import KEY_ORDERS, Duration, Given, Options, seconds
 from .payloads import Parameters, encode
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection, Connection
-
+    from .connections import Awaited, Blocking
     from .intake import Ended, JobId
 
 P = ParamSpec("P")
@@ -50,15 +49,17 @@ current_traceparent: ContextVar[str | None] = ContextVar("tick_traceparent", def
 class Shared:
     """What the coroutine handlers of one tick share: each thing is opened once, and closed when the tick ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or Settings()
         self._opened: dict[Any, asyncio.Task[Any]] = {}
         self._stack = AsyncExitStack()
 
-    async def get(self, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """What `open` gives, opened by the first who asks. An opening that failed is tried again by the next."""
-        task = self._opened.get(open)
+    async def get(self, open: Callable[..., AbstractAsyncContextManager[T]], *args: Hashable) -> T:
+        """What `open(*args)` gives, opened by the first who asks. An opening that failed is tried by the next."""
+        task = self._opened.get((open, args))
         if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._opened[open] = asyncio.ensure_future(self._stack.enter_async_context(open()))
+            task = asyncio.ensure_future(self._stack.enter_async_context(open(*args)))
+            self._opened[open, args] = task
         # The first who asks may be cancelled, and the others still want it.
         opened: T = await asyncio.shield(task)
         return opened
@@ -82,6 +83,7 @@ class Context:
         deadline: the instant (UTC, by the database's clock) at which this attempt is stopped.
         cancelled: True once somebody has cancelled the job; a coroutine is cancelled, a plain function may look.
         key: the job's key, or None.
+        settings: how this tick was configured: where its database is, what it may call.
         traceparent: the trace that it was enqueued in, as W3C Trace Context writes it, or None.
         logger: a logger that carries the job's id, type and attempt.
     """
@@ -127,6 +129,10 @@ class Context:
         return self._job.key
 
     @property
+    def settings(self) -> Settings:
+        return self._shared.settings
+
+    @property
     def traceparent(self) -> str | None:
         return self._job.traceparent
 
@@ -153,12 +159,12 @@ class Context:
         """Seconds until the deadline; below 0 when it has passed."""
         return self._monotonic_deadline - time.monotonic()
 
-    async def shared(self, open: Callable[[], AbstractAsyncContextManager[T]]) -> T:
-        """What `open` gives, the same for every job of this tick: opened by the first that asks, closed at its end.
+    async def shared(self, open: Callable[..., AbstractAsyncContextManager[T]], *args: Hashable) -> T:
+        """What `open(*args)` gives, the same for every job of this tick: opened by the first, closed at its end.
 
         For a client or a connection pool, in a coroutine handler: `client = await ctx.shared(httpx.AsyncClient)`.
         """
-        return await self._shared.get(open)
+        return await self._shared.get(open, *args)
 
     def enqueue(
         self,
@@ -283,9 +289,9 @@ class Handler(Generic[P, Q, R]):
         return self.options.new_job(self.type, encoded, self.priority, self.key_order == "strict" or None)
 
     @overload
-    def enqueue(self, connection: Connection[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...
+    def enqueue(self, connection: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...
     @overload
-    def enqueue(self, connection: AsyncConnection[Any], /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[JobId]: ...
+    def enqueue(self, connection: Awaited, /, *args: P.args, **kwargs: P.kwargs) -> Awaitable[JobId]: ...
     def enqueue(self, connection: Any, /, *args: P.args, **kwargs: P.kwargs) -> Any:
         """Put a job in, in the connection's own transaction; its id (to be awaited on an async connection).
 

@@ -31,6 +31,8 @@ class Job(NamedTuple):
     lane: str | None = None
     inputs: dict[str, Any] | None = None
     traceparent: str | None = None
+    followed: bool = False
+    """Whether its end lets other jobs go: callbacks, those that come after it, the last of its group."""
 
     @property
     def fence(self) -> int:

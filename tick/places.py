@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from . import runner
+from .config import Settings
 from .handlers import Context, Registry, Shared
 from .history import Durations
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released
@@ -101,8 +102,9 @@ class Place:
 class Places:
     """Takes claimed jobs from its buffer, runs them, and collects their outcomes."""
 
-    def __init__(self, concurrency: int, clock: Clock, registry: Registry, stop: Stop) -> None:
-        self.concurrency = concurrency
+    def __init__(self, settings: Settings, clock: Clock, registry: Registry, stop: Stop) -> None:
+        self.settings = settings
+        self.concurrency = settings.concurrency
         self.clock = clock
         self.registry = registry
         self.stop = stop
@@ -120,7 +122,7 @@ class Places:
         """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
         self.durations = Durations({})
         self.wake = asyncio.Event()
-        self.shared = Shared()
+        self.shared = Shared(settings)
         self._needs: dict[str, float] = {}
         self._threads = runner.Threads()
         self._blank = contextvars.copy_context()
@@ -232,7 +234,7 @@ class Places:
         """Keep an outcome for the next exchange."""
         self.outcomes.append((job, outcome))
         self.last_outcome = time.monotonic()
-        frees_another = job.key is not None or job.lane is not None
+        frees_another = job.key is not None or job.lane is not None or job.followed
         if frees_another or (isinstance(outcome, Done) and outcome.follow_ups):
             self.unlocked = True
         if not self.buffer:

@@ -130,7 +130,7 @@ class Tick:
         self.queue = queue
         self.clock = clock
         self.stop = stop
-        self.places = Places(settings.concurrency, clock, registry, stop)
+        self.places = Places(settings, clock, registry, stop)
         self.report = Report(tick=str(queue.tick), trigger="", budget=clock.budget)
         self.progress: Callable[[Report], None] = lambda report: None
         self.drained = False

@@ -72,14 +72,14 @@ select count(*) from made
 update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick)s, started_at = tick.now(),
        lease_expires_at = tick.now() + make_interval(secs => %(lease)s)
  where id = any(array(
-       select j.id from tick.jobs j
-        where j.status = 'pending' and j.losses > 0 and j.waits_for is null and j.run_at <= tick.now()
-          and j.type = any(%(types)s) and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
-          and (j.lane is null or coalesce((select room from tick.lane_room where lane = j.lane), 1) > 0)
-          and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null)
+       select j.id from tick.free_jobs j
+        where j.losses > 0 and j.type = any(%(types)s)
+          and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+          and (j.lane is null or tick.has_room(j.lane, j.key))
         order by j.run_at, j.id limit 1 for update skip locked))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
-          key, schedule, "window", priority, run_at, lane, inputs, traceparent
+          key, schedule, "window", priority, run_at, lane, inputs, traceparent,
+          callback_url is not null or on_dead_url is not null or awaited or group_id is not null
 
 -- name: claim  (pending -> running)
 -- Three ways to the same jobs: by priority; now and then, so that none starves, by how long they have waited; and
@@ -96,18 +96,19 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
               (select due.*
                  from tick.free_priorities level cross join lateral (
                       select j.id, j.priority, j.run_at from tick.free_jobs j
-                       where j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
+                       where j.losses = 0 and j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
                          and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
                        order by j.run_at, j.id limit %(limit)s for update skip locked) due
                 where not %(fair)s limit %(limit)s)
               union all
-              select * from tick.in_lanes(%(types)s, %(remaining)s, %(free)s::integer)
+              select * from tick.in_lanes(%(types)s, %(remaining)s, %(free)s::integer, %(fair)s)
                where exists (select from tick.limits)) candidates
         where not (%(alone)s and exists (
               select from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0))
         order by case when %(fair)s then 0 else priority end desc, run_at, id limit %(limit)s))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
-          key, schedule, "window", priority, run_at, lane, inputs, traceparent
+          key, schedule, "window", priority, run_at, lane, inputs, traceparent,
+          callback_url is not null or on_dead_url is not null or awaited or group_id is not null
 
 -- name: complete  (running -> done)
 update tick.jobs set status = 'done', finished_at = tick.now(), lease_expires_at = null
@@ -219,7 +220,7 @@ returning status
 update tick.jobs set status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
        finished_at = null, cancel_requested_at = null, progress = null,
        waits_for = nullif(waits_for, 'key')
- where id = %(id)s and status in ('dead', 'cancelled')
+ where id = any(%(ids)s) and status in ('dead', 'cancelled')
 returning id
 
 -- name: run_now

@@ -304,14 +304,14 @@ class TestReclaim:
 class TestByHand:
     def test_replay_gives_every_chance_anew_but_never_lowers_the_attempt(self, conn):
         id = a_job(conn, status="dead", attempt=9, failures=5, losses=2)
-        conn.execute(queue.statements()["replay"], {"id": id})
+        conn.execute(queue.statements()["replay"], {"ids": [id]})
         row = job(conn, id)
         assert (row["status"], row["attempt"], row["failures"], row["losses"]) == ("pending", 9, 0, 0)
 
     @pytest.mark.parametrize("status", ["pending", "running", "done"])
     def test_replay_refuses_what_is_not_over(self, conn, status):
         id = a_job(conn, status=status)
-        assert conn.execute(queue.statements()["replay"], {"id": id}).fetchall() == []
+        assert conn.execute(queue.statements()["replay"], {"ids": [id]}).fetchall() == []
 
     def test_cancel(self, conn):
         waiting, done = a_job(conn), a_job(conn, status="done")

@@ -113,6 +113,27 @@ class TestTrigger:
         headers = {"x-cloudscheduler-jobname": "minutely", "x-cloudscheduler-scheduletime": said}
         assert trigger(headers).scheduled_for == meant
 
+    @pytest.mark.parametrize(
+        ("headers", "named"),
+        [
+            ({}, ("cloudevents", "e1")),
+            ({"ce-specversion": "1.0"}, ("cloudevents", "e1")),
+            ({"ce-specversion": "0.3"}, ("http", None)),
+            ({"ce-specversion": ""}, ("http", None)),
+            ({"ce-specversion": "2.0", "ce-type": "com.vercel.schedule.v1"}, ("http", None)),
+            ({"ce-id": ""}, ("http", None)),
+            ({"ce-source": ""}, ("http", None)),
+            ({"ce-type": ""}, ("http", None)),
+            ({"ce-type": "com.vercel.schedule.v1"}, ("vercel", "e1")),
+            ({"x-tick-trigger": "mine"}, ("mine", None)),
+            ({"upstash-message-id": "m1"}, ("qstash", "m1")),
+        ],
+        ids=str,
+    )
+    def test_of_a_cloud_event_is_named_by_its_id(self, headers, named):
+        event = {"ce-id": "e1", "ce-source": "/clock", "ce-type": "com.example.minute"}
+        assert trigger(event | headers)[:2] == named
+
 
 def test_the_margin_is_more_than_the_grace_and_vercels_own_kill():
     from tick.config import GRACE

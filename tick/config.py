@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from .errors import ConfigurationError
 
@@ -16,8 +18,44 @@ GRACE = 2.0
 """Seconds past the budget by which a tick has returned, whatever its handlers do."""
 LONGEST_BUDGET = 6 * 3600.0
 
+_NAMED = "TICK_SECRET_"
+_TARGET = re.compile(
+    r"(?P<range>[0-9a-f.:]+/[0-9]+|[0-9a-f]*:[0-9a-f.]*:[0-9a-f.:]*)"
+    r"|(?P<host>\[[0-9a-f.:]+\]|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[0-9]{1,5}))?"
+)
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-_PROJECT_KEYS = ("batch_size", "budget", "concurrency", "modules", "schedules", "schema")
+_PROJECT_KEYS = (
+    "api_rate",
+    "batch_size",
+    "budget",
+    "concurrency",
+    "http_allow",
+    "modules",
+    "oidc",
+    "schedules",
+    "schema",
+    "url",
+)
+_URL = re.compile(r"https?://[!-~]+")
+_GITHUB = "https://token.actions.githubusercontent.com"
+_QSTASH_KEYS = ("QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")
+_IDENTITIES = {_GITHUB: ("repository_id", "repository_owner_id"), "https://accounts.google.com": ("email", "sub")}
+"""Issuers that give anybody a token for any audience, and the claims of which one must say whose token it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustedIssuer:
+    """An OpenID Connect issuer whose tokens may tick, and what such a token must say.
+
+    Attributes:
+        issuer: its URL, exactly as `iss` has it.
+        audience: whom a token must be for: the only value of `aud`.
+        claims: further claims, and the values that each of them may have.
+    """
+
+    issuer: str
+    audience: str
+    claims: Mapping[str, tuple[str, ...]] = field(hash=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +71,15 @@ class Settings:
         concurrency: jobs that run at once in a tick.
         batch_size: jobs claimed in one exchange, at most.
         schema: the Postgres schema of tick's tables.
-        secrets: what a caller of /tick may present; none means that nobody can.
+        secrets: what a caller of /tick may present as a bearer.
+        inbound_secrets: with what a caller of /tick may have signed its request, after Standard Webhooks.
+        qstash_keys: with what QStash signs, the current key and the next.
+        url: the public URL of /tick, which QStash's signatures name.
+        oidc: whose tokens a caller of /tick may present.
+        http_allow: what jobs may call beyond ports 80 and 443 of public addresses; `parse_target` reads one.
+        api_keys: name:scopes:key of callers of /jobs; `tick.keys` reads them.
+        api_rate: how many calls of /jobs each key may make, such as "600/minute".
+        named_secrets: TICK_SECRET_<NAME>, by the name in lower case: for headers and signatures of outgoing calls.
     """
 
     database_url: str | None = None
@@ -45,6 +91,14 @@ class Settings:
     batch_size: int = 500
     schema: str = "tick"
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    inbound_secrets: tuple[str, ...] = field(default=(), repr=False)
+    qstash_keys: tuple[str, ...] = field(default=(), repr=False)
+    url: str | None = None
+    oidc: tuple[TrustedIssuer, ...] = ()
+    http_allow: tuple[str, ...] = ()
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
+    api_rate: str = "600/minute"
+    named_secrets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
     def load(cls, env: Mapping[str, str] | None = None, *, start: Path | None = None) -> Settings:
@@ -62,6 +116,14 @@ class Settings:
             batch_size=reader.count("batch_size", 500, 10_000),
             schema=reader.text("schema", "tick"),
             secrets=_secrets(env.get("CRON_SECRET", "")),
+            inbound_secrets=_secrets(env.get("TICK_INBOUND_SECRETS", "")),
+            qstash_keys=tuple(key for name in _QSTASH_KEYS if (key := env.get(name, "").strip())),
+            url=reader.url("url"),
+            oidc=reader.issuers("oidc"),
+            http_allow=reader.targets("http_allow"),
+            api_keys=_secrets(env.get("TICK_API_KEYS", "")),
+            api_rate=reader.text("api_rate", "600/minute"),
+            named_secrets=_named_secrets(env),
         )
         if not _SCHEMA.fullmatch(settings.schema):
             reader.problems.append(f"  schema (TICK_SCHEMA): {settings.schema!r} is not a plain lower-case SQL name")
@@ -106,6 +168,11 @@ def _secrets(text: str) -> tuple[str, ...]:
     return tuple(secret for part in text.split(",") if (secret := part.strip()))
 
 
+def _named_secrets(env: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    named = {name: _secrets(value) for name, value in env.items() if name.startswith(_NAMED)}
+    return {name.removeprefix(_NAMED).lower(): secrets for name, secrets in named.items() if secrets}
+
+
 class _Reader:
     """Reads one setting at a time: TICK_<NAME> of the environment, else the project's key, else the default."""
 
@@ -129,6 +196,15 @@ class _Reader:
             return ()
         return tuple(part for part in raw if part)
 
+    def targets(self, name: str) -> tuple[str, ...]:
+        targets = self.names(name)
+        for target in targets:
+            try:
+                parse_target(target)
+            except ValueError as error:
+                self.problems.append(f"  {name} (TICK_{name.upper()}): {error}")
+        return targets
+
     def count(self, name: str, default: int, most: int) -> int:
         raw = self._raw(name)
         if raw is None:
@@ -149,6 +225,96 @@ class _Reader:
                 f"  {name} (TICK_{name.upper()}): {raw!r} is not a number of seconds from 1 to {most:.0f}"
             )
             return None
+
+    def url(self, name: str) -> str | None:
+        raw = self._raw(name)
+        if raw is not None and not _URL.fullmatch(str(raw)):
+            self.problems.append(f"  {name} (TICK_{name.upper()}): {raw!r} is no URL such as https://example.com/tick")
+        return None if raw is None else str(raw)
+
+    def issuers(self, name: str) -> tuple[TrustedIssuer, ...]:
+        issuers = []
+        for number, table in enumerate(self._tables(name), 1):
+            try:
+                issuers.append(_trusted_issuer(table))
+            except ValueError as error:
+                self.problems.append(f"  {name} (TICK_{name.upper()}), table {number}: {error}")
+        return tuple(issuers)
+
+    def _tables(self, name: str) -> list[Any]:
+        raw = self._raw(name) or []
+        try:
+            tables = json.loads(raw) if isinstance(raw, str) else raw
+        except (ValueError, RecursionError) as error:
+            self.problems.append(f"  {name} (TICK_{name.upper()}): it is not JSON: {error}")
+            return []
+        return tables if isinstance(tables, list) else [tables]
+
+
+def _trusted_issuer(table: Any) -> TrustedIssuer:
+    """One table of [[tool.tick.oidc]]. Raises ValueError for what nobody, or anybody, could satisfy."""
+    if not isinstance(table, dict) or set(table) != {"issuer", "audience", "claims"}:
+        raise ValueError("it takes issuer, audience and claims, all three of them and nothing else")
+    issuer, audience, claims = table["issuer"], table["audience"], table["claims"]
+    if not isinstance(issuer, str) or not is_safe_url(issuer) or set(issuer) & {"?", "#"}:
+        raise ValueError(f"issuer: {issuer!r} is not a URL such as {_GITHUB}")
+    if not isinstance(audience, str) or not audience.strip():
+        raise ValueError(f"audience: {audience!r} is not a text such as the URL of /tick")
+    if not isinstance(claims, dict) or not claims:
+        raise ValueError('claims: pin at least one, such as { repository_id = "123" }: any token would do otherwise')
+    _check_identity(issuer, claims)
+    return TrustedIssuer(issuer, audience, {name: _texts(name, value) for name, value in claims.items()})
+
+
+def _check_identity(issuer: str, claims: Mapping[str, Any]) -> None:
+    if issuer.startswith(_GITHUB) and "sub" in claims:
+        raise ValueError("claims.sub: GitHub is changing how it writes sub; pin repository_id, ref and event_name")
+    identities = _IDENTITIES.get(issuer)
+    if identities and not claims.keys() & set(identities):
+        raise ValueError(f"claims: pin {' or '.join(identities)}: anybody gets tokens there, for any audience")
+
+
+def _texts(name: str, value: Any) -> tuple[str, ...]:
+    texts = value if isinstance(value, list) else [value]
+    if not texts or not all(isinstance(text, str) and text for text in texts):
+        raise ValueError(f"claims.{name}: {value!r} is not a text or a list of texts")
+    return tuple(texts)
+
+
+def is_safe_url(url: str) -> bool:
+    """Whether what is read there cannot be changed on the way: https, or http to this very machine."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    is_local = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    return bool(_URL.fullmatch(url) and parts.hostname) and (parts.scheme == "https" or is_local)
+
+
+def parse_target(text: str) -> tuple[str, int | None]:
+    """A target of `http_allow`: a host, *.suffix or range of addresses, and its port, or None for all of them.
+
+    An address is the range that holds it alone.
+
+    >>> [parse_target(text) for text in ("API.internal:8080", "*.internal", "127.0.0.1:80", "10.0.0.0/8", "[::1]:80")]
+    [('api.internal', 8080), ('*.internal', None), ('127.0.0.1/32', 80), ('10.0.0.0/8', None), ('::1/128', 80)]
+
+    Raises ValueError, with what a target looks like.
+    """
+    from ipaddress import ip_address, ip_network
+
+    match = _TARGET.fullmatch(text.lower())
+    if match is None or not 1 <= int(match["port"] or 1) <= 65_535:
+        raise ValueError(f"{text!r} is not a host, host:port, *.suffix, address or range such as 10.0.0.0/8")
+    port = int(match["port"]) if match["port"] else None
+    if match["range"]:
+        return str(ip_network(match["range"])), port
+    try:
+        return str(ip_network(ip_address(match["host"].strip("[]")))), port
+    except ValueError:
+        if match["host"].startswith("["):
+            raise
+        return match["host"], port
 
 
 def check_budget(seconds: float, most: float = LONGEST_BUDGET) -> float:

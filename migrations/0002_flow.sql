@@ -69,7 +69,7 @@ create or replace view tick.free_priorities as
 -- What a claim may take: it is due, and the first of its key, of which none runs.
 create or replace view tick.free_jobs as
     select j.* from tick.jobs j
-     where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.run_at <= tick.now()
+     where j.status = 'pending' and j.waits_for is null and j.run_at <= tick.now()
        and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null
             and j.id = coalesce(
                 (select h.id from tick.jobs h where h.key = j.key and h.status = 'pending' and h.strict_key and h.attempt > 0
@@ -115,6 +115,20 @@ create table if not exists tick.starts (
 create index if not exists starts_by_lane on tick.starts (lane, at);
 create index if not exists starts_by_key on tick.starts (lane, key, at) where key is not null;
 
+-- The lanes that pending jobs are in: one whose limit was taken away while a producer had not committed is nobody's.
+create or replace view tick.pending_lanes as
+    with recursive lanes (lane) as (
+        (select lane from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane is not null
+          order by lane limit 1)
+        union all
+        select (select j.lane from tick.jobs j
+                 where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is not null
+                   and j.lane > lanes.lane
+                 order by j.lane limit 1)
+          from lanes where lanes.lane is not null
+    )
+    select lane from lanes where lane is not null;
+
 -- A job starts up to half a second after its claim, or not at all: by so much a period is longer than its limit says.
 create or replace view tick.lane_room as
     select l.lane, l.key_rate, l.key_period + interval '0.5 s' as key_period, least(
@@ -133,40 +147,68 @@ end $$;
 create or replace trigger jobs_count_start after update on tick.jobs for each row
     when (new.lane is not null and new.status = 'running' and old.status = 'pending') execute function tick.count_start();
 
--- What a claim may take under limits: so many of each lane as it has room for, locked.
+-- The priorities of each lane, as tick.free_priorities has those of the jobs that are in none.
+create or replace view tick.lane_priorities as
+    select l.lane, level.priority
+      from tick.limits l cross join lateral (
+           with recursive levels (priority) as (
+               (select p.priority from tick.jobs p
+                 where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
+                 order by p.priority desc limit 1)
+               union all
+               select (select p.priority from tick.jobs p
+                        where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
+                          and p.priority < levels.priority
+                        order by p.priority desc limit 1)
+                 from levels where levels.priority is not null
+           )
+           select levels.priority from levels where levels.priority is not null) level;
+
 -- Two ticks that count what runs under a limit, and then add to it, would both find room: hence the lock, which is held
--- until the claim is committed. The plans are made for each call: this runs before there are statistics.
-create or replace function tick.in_lanes(types text[], remaining float8, most integer)
+-- until the claim is committed. It is not taken to find that no lane has room, or nothing that is due.
+create or replace function tick.lock_lanes() returns void language sql as 'select pg_advisory_xact_lock(7236484, 0)';
+
+-- What a claim may take under limits: so many of each lane as it has room for, locked.
+-- The plans are made for each call: this runs before there are statistics.
+create or replace function tick.in_lanes(types text[], remaining float8, most integer, fair boolean)
     returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
 begin
-    perform pg_advisory_xact_lock(7236484, 0);
+    if not exists (select from tick.lane_room l join tick.lane_priorities level on level.lane = l.lane
+                    where coalesce(l.room, 1) > 0 and exists (
+                          select from tick.jobs j
+                           where j.lane = level.lane and j.priority = level.priority and j.status = 'pending'
+                             and j.losses = 0 and j.waits_for is null and j.run_at <= tick.now() and j.type = any(types))) then
+        return;
+    end if;
+    perform tick.lock_lanes();
+    delete from tick.starts s using tick.limits l
+     where s.lane = l.lane and s.at < tick.now() - greatest(l.period, l.key_period) - interval '1 minute';
     return query
+    with open_lanes as materialized (select * from tick.lane_room where coalesce(room, 1) > 0)
     select due.id, due.priority, due.run_at from (
-           select j.*, l.room, row_number() over (partition by l.lane order by j.priority desc, j.run_at, j.id) as place
-             from tick.lane_room l cross join lateral (
-                  with recursive levels (priority) as (
-                      (select p.priority from tick.jobs p
-                        where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
-                        order by p.priority desc limit 1)
-                      union all
-                      select (select p.priority from tick.jobs p
-                               where p.status = 'pending' and p.losses = 0 and p.waits_for is null and p.lane = l.lane
-                                 and p.priority < levels.priority
-                               order by p.priority desc limit 1)
-                        from levels where levels.priority is not null
-                  )
-                  select levels.priority from levels where levels.priority is not null) level
-            cross join lateral (
+           select j.*, l.room, row_number() over (
+                      partition by l.lane order by case when fair then 0 else j.priority end desc, j.run_at, j.id) as place
+             from open_lanes l join tick.lane_priorities level on level.lane = l.lane cross join lateral (
                   select f.id, f.priority, f.run_at from tick.free_jobs f
-                   where f.lane = l.lane and f.priority = level.priority and f.type = any(types)
+                   where f.losses = 0 and f.lane = l.lane and f.priority = level.priority and f.type = any(types)
                      and coalesce(f.timeout < make_interval(secs => remaining), true)
                      and (l.key_rate is null or f.key is null or l.key_rate > (
                           select count(*) from tick.starts s
                            where s.lane = l.lane and s.key = f.key and s.at > tick.now() - l.key_period))
-                   order by f.run_at, f.id limit least(l.room, most) for update skip locked) j
-            where coalesce(l.room, 1) > 0) due
+                   order by f.run_at, f.id limit least(l.room, most) for update skip locked) j) due
      where coalesce(due.place <= due.room, true)
-     order by due.priority desc, due.run_at, due.id limit most;
+     order by case when fair then 0 else due.priority end desc, due.run_at, due.id limit most;
+end $$;
+
+-- Whether one more job of a lane and key may start, which no other claim changes before this one is committed.
+create or replace function tick.has_room(its_lane text, its_key text) returns boolean language plpgsql as $$
+begin
+    perform tick.lock_lanes();
+    return not exists (
+        select from tick.lane_room l
+         where l.lane = its_lane and (l.room <= 0 or l.key_rate <= (
+               select count(*) from tick.starts s
+                where s.lane = l.lane and s.key = its_key and s.at > tick.now() - l.key_period)));
 end $$;
 
 -- What a claim may take when it is to be fair: of each priority the oldest, the oldest of all first, locked.
@@ -177,7 +219,7 @@ begin
     select due.id, due.priority, due.run_at
       from tick.free_priorities level cross join lateral (
            select j.id, j.priority, j.run_at from tick.free_jobs j
-            where j.lane is null and j.priority = level.priority and j.type = any(types)
+            where j.losses = 0 and j.lane is null and j.priority = level.priority and j.type = any(types)
               and coalesce(j.timeout < make_interval(secs => remaining), true)
             order by j.run_at, j.id limit most for update skip locked) due
      order by due.run_at, due.id limit most;
@@ -189,9 +231,9 @@ create or replace view tick.due_jobs as
            select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane is null
               and priority = level.priority and run_at <= tick.now() limit 10001) due
     union all
-    select due.id from tick.limits l cross join lateral (
-           select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane = l.lane
-              and run_at <= tick.now() limit 10001) due
+    select due.id from tick.lane_priorities level cross join lateral (
+           select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane = level.lane
+              and priority = level.priority and run_at <= tick.now() limit 10001) due
     union all
     select id from tick.jobs where status = 'pending' and losses > 0 and waits_for is null and run_at <= tick.now()
     union all
@@ -202,11 +244,21 @@ create or replace view tick.due_jobs as
 -- claim walks, and whoever ends or postpones it frees the next. A second one may be free: the claim still takes one
 -- at a time. Only a key whose jobs all wait would be stuck, and what follows sees to it that there is none.
 
+-- Whether one of its key runs, or is free and goes before it.
+create or replace function tick.is_behind(its_key text, its_run_at timestamptz, its_id bigint) returns boolean language plpgsql as $$
+begin
+    return exists (select from tick.jobs j where j.key = its_key and j.status = 'running')
+        or exists (select from tick.jobs j where j.key = its_key and j.status = 'pending' and j.waits_for is null
+                      and (j.run_at, j.id) < (its_run_at, its_id))
+        or exists (select from tick.jobs j where j.key = its_key and j.status = 'pending' and j.strict_key and j.attempt > 0
+                      and j.id <> its_id);
+end $$;
+
+-- A transaction that does not see what is committed beside it could wait for a job that has ended: its jobs are free.
 create or replace function tick.wait_for_key() returns trigger language plpgsql as $$
 begin
-    if exists (select from tick.jobs j where j.key = new.key and j.status = 'running')
-       or exists (select from tick.jobs j where j.key = new.key and j.status = 'pending' and j.waits_for is null
-                     and (j.run_at <= greatest(new.run_at, tick.now()) or j.strict_key and j.attempt > 0)) then
+    if current_setting('transaction_isolation') in ('read committed', 'read uncommitted')
+       and tick.is_behind(new.key, new.run_at, new.id) then
         new.waits_for := 'key';
     end if;
     return new;
@@ -216,37 +268,43 @@ end $$;
 -- commits, under a lock which those who end a job take too. It never waits for that lock, so it deadlocks with nobody.
 create or replace function tick.still_wait_for_key() returns trigger language plpgsql as $$
 begin
-    if not pg_try_advisory_xact_lock(7236483, hashtext(new.key) & 1023)
-       or not exists (select from tick.jobs j where j.key = new.key and j.status = 'running')
-          and not exists (select from tick.jobs j where j.key = new.key and j.status = 'pending' and j.waits_for is null
-                             and (j.run_at <= greatest(new.run_at, tick.now()) or j.strict_key and j.attempt > 0)) then
+    if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted')
+       or not pg_try_advisory_xact_lock(7236483, hashtext(new.key) & 1023)
+       or not tick.is_behind(new.key, new.run_at, new.id) then
         update tick.jobs set waits_for = null where id = new.id and status = 'pending' and waits_for = 'key';
     end if;
     return null;
 end $$;
 
+-- Leaves the first of a key free, and lets the others wait: those too that were free since they, or whoever put them in,
+-- could not have the lock. What somebody else has locked is passed over, as he may be about to end it; but for the only
+-- one that waits, which has to be freed. What was started and is strict never waits.
 create or replace function tick.pass_key_on() returns trigger language plpgsql as $$
 declare
-    next_id bigint;
-    next_at timestamptz;
+    free record;
+    next record;
 begin
-    if tg_op = 'UPDATE' and new.waits_for = 'key' then
-        update tick.jobs set waits_for = null where id = new.id;
-        return null;
-    end if;
     perform pg_advisory_xact_lock_shared(7236483, hashtext(old.key) & 1023);
-    select id, run_at into next_id, next_at from tick.jobs
-     where key = old.key and status = 'pending' and waits_for = 'key' and id <> old.id order by run_at, id limit 1;
-    if not found then
-        return null;
+    select id, run_at, strict_key and attempt > 0 as holds into free from tick.jobs
+     where key = old.key and status = 'pending' and waits_for is null
+     order by strict_key and attempt > 0 desc, run_at, id limit 1 for update skip locked;
+    select id, run_at into next from tick.jobs
+     where key = old.key and status = 'pending' and waits_for = 'key' order by run_at, id limit 1 for update skip locked;
+    if next.id is null and free.id is null then
+        select id, run_at into next from tick.jobs
+         where key = old.key and status = 'pending' and waits_for = 'key' order by run_at, id limit 1 for update;
     end if;
-    if tg_op = 'UPDATE' and new.status = 'pending' then
-        if new.strict_key and new.attempt > 0 or (new.run_at, new.id) < (next_at, next_id) then
-            return null;
-        end if;
-        update tick.jobs set waits_for = 'key' where id = new.id;
+    if free.id is null or not free.holds and (next.run_at, next.id) < (free.run_at, free.id) then
+        update tick.jobs set waits_for = null where id = next.id;
+    else
+        next := free;
     end if;
-    update tick.jobs set waits_for = null where id = next_id;
+    if free.id is not null then
+        update tick.jobs set waits_for = 'key' where id = any(array(
+               select id from tick.jobs
+                where key = old.key and status = 'pending' and waits_for is null and id <> next.id
+                  and not (strict_key and attempt > 0) limit 1000 for update skip locked));
+    end if;
     return null;
 end $$;
 
@@ -254,22 +312,29 @@ create or replace trigger jobs_wait_for_key before insert on tick.jobs for each 
     when (new.key is not null and new.status = 'pending' and new.waits_for is null)
     execute function tick.wait_for_key();
 
+-- All of the others are AFTER triggers: a BEFORE UPDATE trigger would lock each row that a claim or a settle writes once
+-- more, whatever its WHEN says.
 do $$ begin
     if not exists (select from pg_trigger where tgrelid = 'tick.jobs'::regclass and tgname = 'jobs_still_wait_for_key') then
         create constraint trigger jobs_still_wait_for_key after insert on tick.jobs deferrable initially deferred
             for each row when (new.waits_for = 'key') execute function tick.still_wait_for_key();
     end if;
+    -- It was moved to an earlier time or to another key, or it is back from where it was cancelled.
+    if not exists (select from pg_trigger where tgrelid = 'tick.jobs'::regclass and tgname = 'jobs_wait_for_key_elsewhere') then
+        create constraint trigger jobs_wait_for_key_elsewhere after update on tick.jobs deferrable initially deferred
+            for each row when (old.waits_for = 'key' and new.waits_for = 'key' and new.status = 'pending' and (
+                new.run_at < old.run_at or new.key is distinct from old.key or old.status <> 'pending'))
+            execute function tick.still_wait_for_key();
+    end if;
 end $$;
 
--- A job leaves the front of its key: it ended, it runs again later, or it was moved or deleted. Or one that waits is
--- moved to an earlier time, and those that it waits for may come later. All of them AFTER triggers: a BEFORE UPDATE
--- trigger would lock each row that a claim or a settle writes once more, whatever its WHEN says.
+-- A job leaves the front of its key: it ended, it runs again later, or it was moved or deleted.
 create or replace trigger jobs_pass_key_on after update on tick.jobs for each row
     when (old.key is not null and (
-          old.status = 'running' and new.status <> 'running'
+          old.status = 'running' and (new.status <> 'running' or new.key is distinct from old.key)
           or old.status = 'pending' and old.waits_for is null and (
-             new.status not in ('pending', 'running') or new.waits_for is null and new.run_at > old.run_at)
-          or old.waits_for = 'key' and new.waits_for = 'key' and new.status = 'pending' and new.run_at < old.run_at))
+             new.status not in ('pending', 'running') or new.key is distinct from old.key
+             or new.waits_for is null and new.run_at > old.run_at)))
     execute function tick.pass_key_on();
 create or replace trigger jobs_pass_key_on_when_deleted after delete on tick.jobs for each row
     when (old.key is not null and (old.status = 'running' or old.status = 'pending' and old.waits_for is null))
@@ -339,12 +404,46 @@ begin
     return met;
 end $$;
 
+-- Jobs with idempotency keys which keep what they find, all in one statement; in the order given.
+create or replace function tick.insert_keyed(jobs jsonb)
+    returns table (id bigint, created boolean) language plpgsql set plan_cache_mode = force_custom_plan as $$
+declare
+    made bigint[] := '{}';
+    ids bigint[];
+    news boolean[];
+begin
+    -- What is in the way may go while it is looked for; those that are in find themselves again.
+    for attempt in 1 .. 4 loop
+        made := made || array(select put from tick.put_jobs(jobs) put);
+        select array_agg(met.id order by f.ordinality),
+               array_agg(met.id = any(made) and f.place = 1 order by f.ordinality)
+          into ids, news
+          from (select value ->> 'type' as type, value ->> 'idempotency_key' as idempotency_key, ordinality,
+                       row_number() over (partition by value ->> 'type', value ->> 'idempotency_key'
+                                          order by ordinality) as place
+                  from jsonb_array_elements(jobs) with ordinality) f
+          left join tick.jobs met on met.type = f.type and met.idempotency_key = f.idempotency_key;
+        exit when array_position(ids, null) is null;
+    end loop;
+    if array_position(ids, null) is not null then
+        raise exception 'the job with idempotency key % comes and goes, or this transaction cannot see it',
+              jobs -> array_position(ids, null) - 1 -> 'idempotency_key'
+              using errcode = 'serialization_failure', hint = 'Enqueue it again.';
+    end if;
+    return query select * from unnest(ids, news);
+end $$;
+
 create or replace function tick.insert_jobs(jobs jsonb) returns table (id bigint, created boolean) language plpgsql as $$
 declare
     job jsonb;
 begin
     if not jobs @? '$[*] ? (exists(@.idempotency_key) || exists(@.throttle) || exists(@.then))' then
         return query select put, true from tick.put_jobs(jobs) put;
+        return;
+    end if;
+    if jsonb_array_length(jobs) > 1 and not jobs @? '$[*] ? (exists(@.throttle) || exists(@.then)
+           || !(@.idempotency_key != null) || exists(@.on_conflict ? (@ != "keep")))' then
+        return query select k.id, k.created from tick.insert_keyed(jobs) k;
         return;
     end if;
     for job in select value from jsonb_array_elements(jobs) with ordinality order by ordinality loop
@@ -361,7 +460,8 @@ begin
                   job -> 'idempotency_key' using errcode = 'serialization_failure', hint = 'Enqueue it again.';
         end if;
         if created and job ? 'then' then
-            perform tick.insert_jobs(jsonb_agg(child || jsonb_build_object('parent_id', id, 'waits_for', 'job')))
+            perform tick.insert_jobs(jsonb_agg(jsonb_build_object('traceparent', job -> 'traceparent') || child
+                                               || jsonb_build_object('parent_id', id, 'waits_for', 'job')))
                from jsonb_array_elements(case jsonb_typeof(job -> 'then') when 'array' then job -> 'then'
                                          else jsonb_build_array(job -> 'then') end) child;
         end if;
@@ -371,11 +471,56 @@ end $$;
 
 -- Many jobs in one call, in order: an array of objects with the names of tick.enqueue's parameters, times in seconds.
 create or replace function tick.enqueue_many(jobs jsonb) returns table (id bigint, created boolean) language plpgsql as $$
+begin
+    return query select i.id, i.created from tick.insert_jobs(tick.checked_jobs(jobs)) i;
+end $$;
+
+-- Refuses what an option cannot be, where the table's own constraints would not name it. Null is not given.
+create or replace function tick.check_options(jobs jsonb) returns void language plpgsql immutable as $$
+declare
+    refused record;
+begin
+    select o.name, o.can_be, jsonb_path_query_first(jobs, o.wrong) as given into refused from (values
+        ('priority', 'from -32768 to 32767',
+         '$[*].priority ? (@ != null && (@.type() != "number" || @ < -32768 || @ > 32767))'::jsonpath),
+        ('delay', 'a number of seconds, ten years at most',
+         '$[*].delay ? (@ != null && (@.type() != "number" || @.abs() > 315576000))'),
+        ('max_wait', 'a number of seconds, ten years at most',
+         '$[*].max_wait ? (@ != null && (@.type() != "number" || @ < 0 || @ > 315576000))'),
+        ('throttle', 'a number of seconds, from one to a year',
+         '$[*].throttle ? (@ != null && (@.type() != "number" || @ < 1 || @ > 31622400))'),
+        ('timeout', 'a number of seconds, a day at most',
+         '$[*].timeout ? (@ != null && (@.type() != "number" || @ < 0.001 || @ > 86400))'),
+        ('max_attempts', 'from 1 to 100',
+         '$[*].max_attempts ? (@ != null && (@.type() != "number" || @ < 1 || @ > 100))'),
+        ('on_conflict', 'keep, replace or postpone',
+         '$[*].on_conflict ? (@ != null && !(@ == "keep" || @ == "replace" || @ == "postpone"))'),
+        ('callback_url', 'an http:// or https:// URL without spaces',
+         '$[*].callback_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\]+$"))'),
+        ('on_dead_url', 'an http:// or https:// URL without spaces',
+         '$[*].on_dead_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\]+$"))'),
+        ('traceparent', 'a traceparent of W3C Trace Context',
+         '$[*].traceparent ? (@ != null && !(@ like_regex "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))'),
+        ('then', 'a job, or an array of jobs',
+         '$[*] ? (@.then != null && @.then.type() != "object" && @.then.type() != "array").then'),
+        ('on_conflict', 'given with an idempotency_key only',
+         '$[*] ? ((@.on_conflict == "replace" || @.on_conflict == "postpone") && !(@.idempotency_key != null)).on_conflict'),
+        ('throttle', 'given without an idempotency_key only',
+         '$[*] ? (@.throttle != null && @.idempotency_key != null).throttle')
+    ) o (name, can_be, wrong) where jobs @? o.wrong limit 1;
+    if found then
+        raise exception '% is %, and must be %', refused.name, refused.given, refused.can_be
+              using errcode = 'invalid_parameter_value';
+    end if;
+end $$;
+
+-- The jobs as tick.insert_jobs takes them, and those that come after them too, if they have no options but these.
+create or replace function tick.checked_jobs(jobs jsonb) returns jsonb language plpgsql immutable as $$
 declare
     known constant text[] := '{type,payload,run_at,delay,priority,key,key_order,idempotency_key,on_conflict,max_wait,throttle,max_attempts,timeout,callback_url,on_dead_url,traceparent,then}';
     unknown text;
 begin
-    if jsonb_typeof(jobs) <> 'array' then
+    if jsonb_typeof(jobs) <> 'array' or jobs @? 'strict $[*] ? (@.type() != "object")' then
         raise exception 'jobs is not an array of objects' using errcode = 'invalid_parameter_value';
     end if;
     select name into unknown from jsonb_array_elements(jobs) job, jsonb_object_keys(job) name where name <> all (known) limit 1;
@@ -383,11 +528,19 @@ begin
         raise exception 'a job has no option %', quote_literal(unknown)
               using errcode = 'invalid_parameter_value', hint = 'The options are ' || array_to_string(known, ', ') || '.';
     end if;
+    perform tick.check_options(jobs);
     if jobs @? '$[*] ? (exists(@.key_order))' then
         jobs := (select jsonb_agg(tick.with_key_order(job) order by ordinality)
                    from jsonb_array_elements(jobs) with ordinality j (job, ordinality));
     end if;
-    return query select i.id, i.created from tick.insert_jobs(jobs) i;
+    if jobs @? '$[*] ? (exists(@.then))' then
+        jobs := (select jsonb_agg(case when jsonb_typeof(job -> 'then') in ('object', 'array')
+                                       then job || jsonb_build_object('then', tick.checked_jobs(
+                                            jsonb_path_query_array(job -> 'then', 'lax $[*]')))
+                                       else job - 'then' end order by ordinality)
+                   from jsonb_array_elements(jobs) with ordinality j (job, ordinality));
+    end if;
+    return jobs;
 end $$;
 
 create or replace function tick.with_key_order(job jsonb) returns jsonb language plpgsql immutable as $$
@@ -432,8 +585,8 @@ create or replace function tick.enqueue(
         || case when "then" is null then '{}' else jsonb_build_object('then', "then") end))
 $$;
 
--- Jobs that run beside each other, and one that runs when all of them have ended, however that was. Its id first.
-create or replace function tick.enqueue_group(jobs jsonb, finally jsonb) returns setof bigint language plpgsql as $$
+-- What tick.enqueue_group below does, for producers that have checked their jobs.
+create or replace function tick.insert_group(jobs jsonb, finally jsonb) returns setof bigint language plpgsql as $$
 declare
     last bigint;
 begin
@@ -453,6 +606,11 @@ begin
               from jsonb_array_elements(jobs) with ordinality j (job, ordinality))) i;
     end if;
 end $$;
+
+-- Jobs that run beside each other, and one that runs when all of them have ended, however that was. Its id first.
+create or replace function tick.enqueue_group(jobs jsonb, finally jsonb) returns setof bigint language sql as $$
+    select tick.insert_group(tick.checked_jobs(jobs), tick.checked_jobs(jsonb_build_array(finally)) -> 0)
+$$;
 
 
 -- What follows from the end of a job, in the transaction that writes it, whoever that is: a tick, a person, psql.
@@ -476,7 +634,8 @@ $$;
 
 -- How the members of a group have ended; results as long as they fit.
 create or replace function tick.group_outcomes(group_job bigint) returns jsonb language sql stable as $$
-    select jsonb_build_object('jobs', coalesce(jsonb_agg(o.outcome || case when o.so_far > 262144 or o.result is null then '{}'
+    select jsonb_build_object('jobs', coalesce(jsonb_agg(o.outcome || case when o.result is null then '{}'
+                                  when o.so_far > 262144 then '{"result_omitted": true}'
                                   else jsonb_build_object('result', o.result) end order by o.id), '[]'))
       from (select j.id, j.result, sum(octet_length(j.result::text)) over (order by j.id) as so_far,
                    jsonb_strip_nulls(jsonb_build_object('id', j.id, 'type', j.type, 'status', j.status,
@@ -489,7 +648,7 @@ begin
     if new.callback_url is not null then
         perform tick.call_back(new.callback_url, new);
     end if;
-    if new.on_dead_url is not null and new.status = 'dead' then
+    if new.status = 'dead' and new.on_dead_url <> coalesce(new.callback_url, '') then
         perform tick.call_back(new.on_dead_url, new);
     end if;
     if new.awaited and new.status = 'done' then
@@ -504,7 +663,8 @@ begin
         update tick.jobs set status = 'cancelled', finished_at = tick.now() where group_id = new.id and status = 'pending';
     end if;
     if new.group_id is not null then
-        update tick.jobs set waits = waits - 1 where id = new.group_id and waits_for = 'group' and status = 'pending';
+        -- Also while that one is cancelled: it may be replayed.
+        update tick.jobs set waits = waits - 1 where id = new.group_id and waits_for = 'group';
         perform tick.let_go(id, tick.group_outcomes(id))
            from tick.jobs where id = new.group_id and waits_for = 'group' and waits = 0 and status = 'pending';
     end if;
@@ -516,12 +676,26 @@ create or replace function tick.let_go(waiting bigint, ends jsonb) returns void 
     update tick.jobs set inputs = ends, waits_for = null, run_at = greatest(run_at, tick.now()) where id = waiting
 $$;
 
--- A replayed job can end once more.
+-- A replayed job can end once more. What was cancelled with it comes back; what a person has cancelled does not.
 create or replace function tick.follow_replay() returns trigger language plpgsql as $$
+declare
+    parent tick.jobs;
 begin
-    update tick.jobs set waits = waits + 1 where id = new.group_id and waits_for = 'group' and status = 'pending';
-    update tick.jobs set status = 'pending', finished_at = null, cancel_requested_at = null
-     where new.awaited and parent_id = new.id and waits_for = 'job' and status = 'cancelled';
+    update tick.jobs set waits = waits + 1 where id = new.group_id and waits_for = 'group';
+    update tick.jobs set status = 'pending', finished_at = null
+     where new.awaited and parent_id = new.id and waits_for = 'job' and status = 'cancelled' and cancel_requested_at is null;
+    if new.waits_for = 'group' then
+        update tick.jobs set status = 'pending', finished_at = null
+         where group_id = new.id and status = 'cancelled' and cancel_requested_at is null;
+        perform tick.let_go(id, tick.group_outcomes(id)) from tick.jobs where id = new.id and waits = 0;
+    end if;
+    if new.waits_for = 'job' then
+        -- Locked: if it ended at this moment it would not see this one as pending.
+        select * into parent from tick.jobs where id = new.parent_id for share;
+        if not found or parent.status in ('done', 'cancelled') then
+            perform tick.let_go(new.id, case when found then jsonb_build_object('parent', tick.outcome(parent, 65536)) end);
+        end if;
+    end if;
     return null;
 end $$;
 
@@ -530,7 +704,8 @@ create or replace trigger jobs_follow_end after update on tick.jobs for each row
           new.callback_url is not null or new.on_dead_url is not null or new.awaited or new.waits > 0 or new.group_id is not null))
     execute function tick.follow_end();
 create or replace trigger jobs_follow_replay after update on tick.jobs for each row
-    when (new.finished_at is null and old.finished_at is not null and (new.awaited or new.group_id is not null))
+    when (new.finished_at is null and old.finished_at is not null and (
+          new.awaited or new.group_id is not null or new.waits_for in ('job', 'group')))
     execute function tick.follow_replay();
 
 insert into tick.migrations (number, name) values (2, '0002_flow') on conflict do nothing;

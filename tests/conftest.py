@@ -21,7 +21,10 @@ from tick.handlers import Registry, registry
 # A short PATH has no sbin, where Debian keeps runuser and pgbouncer.
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
-TABLES = "jobs, ticks, types, schedules, definitions, files, entries, skips, limits, defaults, configuration, starts"
+TABLES = (
+    "jobs, ticks, types, schedules, definitions, files, entries, skips, limits, defaults, configuration, starts"
+    ", api_keys, api_rates, api_answers"
+)
 
 
 @pytest.fixture(scope="session")

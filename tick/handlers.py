@@ -19,6 +19,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, Unpack, overload
 
+import msgspec
+
 from .backoff import Backoff
 from .config import Settings
 from .errors import ConfigurationError, DuplicateHandler, HandlerError, UnknownJobType
@@ -183,8 +185,13 @@ class Context:
         self.follow_ups.append(target)
 
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
-        """Say how far this attempt is. It is written with the tick's next exchange, a few seconds later at most."""
-        self.said = encode(self.type, {"done": done, "total": total, "note": note[:500]})
+        """Say how far this attempt is. It is written with the tick's next exchange, a few seconds later at most.
+
+        Of a note the first 500 characters are kept. What cannot be written as JSON raises TypeError.
+        """
+        # What Postgres cannot hold is replaced: the work is worth more than the word about it.
+        storable = note[:500].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
+        self.said = msgspec.json.encode({"done": done, "total": total, "note": storable})
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
@@ -285,7 +292,7 @@ class Handler(Generic[P, Q, R]):
     def new_job(self, payload: Mapping[str, Any]) -> NewJob:
         """The row for this payload. Raises InvalidPayload when it does not fit the parameters."""
         encoded = encode(self.type, payload)
-        self.parameters.fit(_decode(encoded))
+        self.parameters.fit(msgspec.json.decode(encoded))
         return self.options.new_job(self.type, encoded, self.priority, self.key_order == "strict" or None)
 
     @overload
@@ -300,12 +307,6 @@ class Handler(Generic[P, Q, R]):
         from . import intake
 
         return intake.enqueue(connection, self.of(*args, **kwargs))
-
-
-def _decode(encoded: bytes) -> Any:
-    import msgspec
-
-    return msgspec.json.decode(encoded)
 
 
 class Registry:

@@ -33,7 +33,7 @@ class JobId(int):
 
     created: bool
 
-    def __new__(cls, id: int, *, created: bool) -> Self:
+    def __new__(cls, id: int, *, created: bool = True) -> Self:
         self = super().__new__(cls, id)
         self.created = created
         return self

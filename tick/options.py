@@ -137,7 +137,7 @@ def seconds(duration: Duration) -> float:
 
 
 def _is_instant(value: Any) -> bool:
-    return isinstance(value, datetime) and value.tzinfo is not None
+    return isinstance(value, datetime) and value.tzinfo is not None and 2000 <= value.year < 9999
 
 
 def _is_whole(low: int, high: int) -> Any:
@@ -152,7 +152,7 @@ def _is_time(low: float, high: float) -> Any:
 
 
 def _is_key(value: Any) -> bool:
-    return isinstance(value, str) and 1 <= len(value.encode("utf-8", "replace")) <= 512 and "\0" not in value
+    return isinstance(value, str) and 1 <= len(value.encode()) <= 512 and "\0" not in value
 
 
 def _is_one_of(words: Sequence[str]) -> Any:
@@ -172,7 +172,7 @@ def _matches(pattern: re.Pattern[str]) -> Any:
 _KEY = "a text of 1 to 512 bytes, without NUL"
 _ENDPOINT = "an http:// or https:// URL of at most 2,000 characters, without spaces"
 _CHECKS: dict[str, tuple[Any, str]] = {
-    "run_at": (_is_instant, "an aware datetime, one with a time zone"),
+    "run_at": (_is_instant, "an aware datetime, one with a time zone, in the years 2000 to 9998"),
     "delay": (_is_time(-LONGEST_WAIT, LONGEST_WAIT), "a time of up to ten years"),
     "priority": (_is_whole(-32768, 32767), "from -32768 to 32767"),
     "key": (_is_key, _KEY),

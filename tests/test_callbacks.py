@@ -115,7 +115,7 @@ class TestWhatIsSent:
             "application/json",
             f"job_{id}_1_done",
         )
-        assert sent["data"].pop("finished_at") == finished_at.isoformat()
+        assert datetime.fromisoformat(sent["data"].pop("finished_at")) == finished_at
         assert datetime.fromisoformat(sent.pop("timestamp")) == finished_at
         assert sent == {
             "type": "job.done",

@@ -111,9 +111,11 @@ class Places:
         self.buffer: deque[Job] = deque()
         self.low_water = 0
         self.start_by: dict[int, float] = {}
-        """Until when the held jobs that are under a limit may start: a rate counts claims, and starts follow closely."""
+        """Until when the held jobs under a limit may start: a rate counts claims, and starts follow closely."""
         self.running: set[Place] = set()
         self.outcomes: list[tuple[Job, Outcome]] = []
+        self.last_words: list[tuple[Job, bytes]] = []
+        """What handlers said of their progress before they ended, and nobody has taken yet."""
         self.last_outcome = clock.started
         self.unlocked = False
         """Whether an outcome makes another job claimable: the next of its key or lane, or what follows from it."""
@@ -216,6 +218,8 @@ class Places:
             outcome = Dead(Failure(runner.describe(error), runner.trace(error)))
         if place not in self.running:
             return  # It was abandoned while it ran: its outcome is no longer this tick's to write.
+        if context.said:
+            self.last_words.append((job, context.said))
         place.job, place.cut_at = None, None
         self.durations.record(job.type, time.monotonic() - place.started)
         self.settle(job, Cancelled() if context.cancelled and isinstance(outcome, Done) else outcome)
@@ -288,7 +292,7 @@ class Places:
 
     def take_progress(self) -> list[tuple[Job, bytes]]:
         """What handlers have said of their progress since they were last asked."""
-        said = []
+        said, self.last_words = self.last_words, []
         for place in self.running:
             if place.job and place.context and place.context.said:
                 said.append((place.job, place.context.said))

@@ -304,8 +304,9 @@ class Tick:
         outcomes = [*self.places.take_outcomes(), *self.places.overdue]
         error = runner.describe(self.error) if self.error else None
         totals = self.report.as_dict() | {"used": round(self.clock.elapsed(), 4), "error": error}
+        progress = self.places.take_progress()
         settled, self.report.left = await self.queue.close(
-            outcomes, totals, self.places.durations.rows(), held=self.places.abandoned
+            outcomes, totals, self.places.durations.rows(), held=self.places.abandoned, progress=progress
         )
         self.report.count(settled, len(outcomes))
         await self.places.close()

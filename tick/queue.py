@@ -218,17 +218,20 @@ class Queue:
         when there are limits (`limited`) when the next rate has room. `progress` is what handlers said of theirs.
         """
         settles = settlements(outcomes)
-        makes = [*_progress(progress), *_materialisations(plans, self.tick)]
+        makes = _materialisations(plans, self.tick)
         claims = self._claims(wanted) if wanted and wanted.limit > 0 else []
         rooms = [Statement("room_in", {"types": wanted.types})] if wanted and limited else []
         listens = [Statement("cancel_requests", {"tick": self.tick})] if listen else []
         try:
-            replies = await self._send_surely([*settles, *makes, *claims, *rooms, *listens], outcomes, held)
+            batch = [*settles, *makes, *claims, *rooms, *listens]
+            replies = await self._send_surely(batch, outcomes, held, progress)
         except _UNWRITABLE:
             if not outcomes:
                 raise
             counts = await self._settle_each(outcomes)
-            again = await self.exchange((), wanted, plans, held=held, listen=listen, limited=limited)
+            again = await self.exchange(
+                (), wanted, plans, held=held, listen=listen, progress=progress, limited=limited
+            )
             return again._replace(settled=counts)
         settled, made, claimed, room, told = _cut(replies, len(settles), len(makes), len(claims), len(rooms))
         return Exchange(
@@ -245,6 +248,7 @@ class Queue:
         totals: dict[str, Any],
         types: list[dict[str, Any]],
         held: Sequence[int] = (),
+        progress: Sequence[tuple[Job, bytes]] = (),
     ) -> tuple[dict[str, int], int]:
         """Settle the rest and finish the tick's row: the outcomes accepted, and how many due jobs are left.
 
@@ -256,12 +260,12 @@ class Queue:
         records = [Statement("record_types", {"types": to_json(types)})] if types else []
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
-            replies = await self._send_surely([*settles, *records, finish], outcomes, held)
+            replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)
         except _UNWRITABLE:
             if not outcomes:
                 raise
             counts = await self._settle_each(outcomes)
-            return counts, (await self.close((), totals, types, held))[1]
+            return counts, (await self.close((), totals, types, held, progress))[1]
         return _counts(settles, replies), replies[-1].rows[0][0]
 
     async def _settle_each(self, outcomes: Sequence[tuple[Job, Outcome]]) -> dict[str, int]:
@@ -312,18 +316,26 @@ class Queue:
         return [Statement(name, params) for name in names]
 
     async def _send_surely(
-        self, batch: list[Statement], outcomes: Sequence[tuple[Job, Outcome]], held: Sequence[int]
+        self,
+        batch: list[Statement],
+        outcomes: Sequence[tuple[Job, Outcome]],
+        held: Sequence[int],
+        progress: Sequence[tuple[Job, bytes]],
     ) -> list[Reply]:
-        """Send, and once more over a new connection if this one is lost; what was claimed unseen is given back."""
+        """Send, and once more over a new connection if this one is lost; what was claimed unseen is given back.
+
+        Progress goes first: the last of a job can be written as long as its outcome is not.
+        """
+        says = _progress(progress)
         try:
-            return await self.send(*batch)
+            return (await self.send(*says, *batch))[len(says) :]
         except DatabaseUnavailable:
             self.leave()
             self._adopt(await self._reconnect())
             known = [*held, *(job.id for job, _ in outcomes)]
             give_back = Statement("release_unknown", {"tick": self.tick, "held": known})
-            _, *replies = await self.send(give_back, *batch)
-            return await self._recount(replies, outcomes)
+            _, *replies = await self.send(give_back, *says, *batch)
+            return await self._recount(replies[len(says) :], outcomes)
 
     async def _recount(self, replies: list[Reply], outcomes: Sequence[tuple[Job, Outcome]]) -> list[Reply]:
         """Count as settled what had been committed before the reply to it was lost."""

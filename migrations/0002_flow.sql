@@ -702,11 +702,25 @@ begin
     if new.waits > 0 and new.status = 'cancelled' then
         update tick.jobs set status = 'cancelled', finished_at = tick.now() where group_id = new.id and status = 'pending';
     end if;
-    if new.group_id is not null then
-        -- Also while that one is cancelled: it may be replayed.
-        update tick.jobs set waits = waits - 1 where id = new.group_id and waits_for = 'group';
-        perform tick.let_go(id, tick.group_outcomes(id))
-           from tick.jobs where id = new.group_id and waits_for = 'group' and waits = 0 and status = 'pending';
+    perform tick.one_less(new.group_id);
+    return null;
+end $$;
+
+-- A job of the group has ended. It counts also while the last one is cancelled: that may be replayed.
+create or replace function tick.one_less(group_job bigint) returns void language plpgsql as $$
+begin
+    update tick.jobs set waits = waits - 1 where id = group_job and waits_for = 'group';
+    perform tick.let_go(id, tick.group_outcomes(id))
+       from tick.jobs where id = group_job and waits_for = 'group' and waits = 0 and status = 'pending';
+end $$;
+
+-- Nothing waits for a row that is no longer there.
+create or replace function tick.follow_delete() returns trigger language plpgsql as $$
+begin
+    update tick.jobs set status = 'cancelled', finished_at = tick.now(), last_error = 'the job it was to follow was deleted'
+     where parent_id = old.id and waits_for = 'job' and status = 'pending';
+    if old.finished_at is null then
+        perform tick.one_less(old.group_id);
     end if;
     return null;
 end $$;
@@ -747,6 +761,8 @@ create or replace trigger jobs_follow_replay after update on tick.jobs for each 
     when (new.finished_at is null and old.finished_at is not null and (
           new.awaited or new.group_id is not null or new.waits_for in ('job', 'group')))
     execute function tick.follow_replay();
+create or replace trigger jobs_follow_delete after delete on tick.jobs for each row
+    when (old.awaited or old.group_id is not null) execute function tick.follow_delete();
 
 insert into tick.migrations (number, name) values (2, '0002_flow') on conflict do nothing;
 

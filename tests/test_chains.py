@@ -709,6 +709,27 @@ class TestTwoAtOnce:
         assert {len(run.members) for run in finals} == {10}
 
 
+class TestDeleted:
+    def test_what_was_to_follow_a_deleted_job_is_cancelled_and_says_why(self, conn):
+        conn.execute("""select tick.enqueue('a', "then" => '{"type": "b", "then": {"type": "c"}}')""")
+        conn.execute("delete from tick.jobs where type = 'a'")
+        assert statuses(conn) == {"cancelled": 2}
+        assert "was deleted" in conn.execute("select last_error from tick.jobs where type = 'b'").fetchone()[0]
+
+    def test_a_deleted_job_of_a_group_is_not_waited_for(self, conn):
+        conn.execute("""select tick.enqueue_group('[{"type": "a"}, {"type": "b"}]', '{"type": "last"}')""")
+        conn.execute("delete from tick.jobs where type = 'a'")
+        assert conn.execute("select waits, waits_for from tick.jobs where type = 'last'").fetchone() == (1, "group")
+        conn.execute("delete from tick.jobs where type = 'b'")
+        assert conn.execute("select waits, waits_for from tick.jobs where type = 'last'").fetchone() == (0, None)
+
+    def test_a_done_job_may_be_pruned(self, conn):
+        conn.execute("""select tick.enqueue('a', "then" => '{"type": "b"}')""")
+        conn.execute("update tick.jobs set status = 'done', finished_at = tick.now() where type = 'a'")
+        conn.execute("delete from tick.jobs where type = 'a'")
+        assert conn.execute("select status, waits_for from tick.jobs").fetchall() == [("pending", None)]
+
+
 def test_the_guide_does_what_it_says(conn, url, settings, empty_registry, monkeypatch):
     guide = Path(__file__).parents[1] / "docs" / "chains.md"
     module = types.ModuleType("guide")

@@ -74,7 +74,7 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     root = argparse.ArgumentParser(prog="tick", description="Durable, recurring, retried jobs on your Postgres.")
     parsers = root.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_tick_arguments, _schedule_arguments, _job_arguments):
+    for add in (_tick_arguments, _schedule_arguments, _job_arguments, _key_arguments):
         add(parsers)
     return root
 
@@ -144,6 +144,18 @@ def _job_arguments(parsers: Any) -> None:
         command.add_argument(f"--{name}", help=text)
     command.add_argument("--priority", type=int)
     command.add_argument("--max-attempts", type=_positive)
+
+
+def _key_arguments(parsers: Any) -> None:
+    text = "Make, list and revoke keys for the API."
+    keys = parsers.add_parser("api-keys", help=text, description=text)
+    actions = keys.add_subparsers(required=True, metavar="create|list|revoke")
+    command = _command(actions, "create", commands.api_keys_create, as_json=True)
+    command.add_argument("name", help="what it is for")
+    command.add_argument("--scope", action="append", required=True, choices=("enqueue", "read", "admin"))
+    command.add_argument("--expires", metavar="D", help='after how long, such as "90d" (default: never)')
+    _command(actions, "list", commands.api_keys_list, as_json=True)
+    _command(actions, "revoke", commands.api_keys_revoke).add_argument("id")
 
 
 if __name__ == "__main__":

@@ -338,7 +338,7 @@ def _transition(options: argparse.Namespace, name: str, done: str, allowed: str)
     settings = settings_with_database()
     code = OK
     for id in options.id:
-        rows = query(settings, name, {"id": id})
+        rows = query(settings, name, {"id": id, "ids": [id]})
         if rows:
             print(f"job {id} {'is told to stop' if rows[0][0] == 'running' else done}")
         else:
@@ -380,4 +380,52 @@ def _enqueued(settings: Settings, new: Any, as_json: bool) -> int:
         print(json.dumps({"id": id, "type": new.type, "created": id.created}))
     else:
         print(f"job {id} ({new.type}) {'enqueued' if id.created else 'was there already'}")
+    return OK
+
+
+# tick api-keys
+
+
+def _ask_api(settings: Settings, name: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of one statement of api.sql."""
+    from .calls import rows
+
+    found: list[dict[str, Any]] = ask(settings, lambda connection: rows(connection, settings.schema, name, params))
+    return found
+
+
+def api_keys_create(options: argparse.Namespace) -> int:
+    """Make an API key, and print it: once, since only its hash is kept."""
+    from . import keys
+    from .options import seconds
+
+    id, key = keys.create()
+    params = {
+        "id": id,
+        "name": keys.check_name(options.name),
+        "scopes": keys.check_scopes(options.scope, "--scope"),
+        "hash": keys.digest(key),
+        "seconds": None if options.expires is None else seconds(options.expires),
+    }
+    made = _ask_api(settings_with_database(), "add_key", params)[0]
+    if options.json:
+        print(json.dumps({"id": id, "key": key} | made, default=str))
+    else:
+        print(f"tick: {id} ({options.name}) is made; keep it, it is not shown again:", file=sys.stderr)
+        print(key)
+    return OK
+
+
+def api_keys_list(options: argparse.Namespace) -> int:
+    """The API keys of the database, with when each was last used."""
+    show(_ask_api(settings_with_database(), "list_keys", {}), as_json=options.json, empty="no API keys")
+    return OK
+
+
+def api_keys_revoke(options: argparse.Namespace) -> int:
+    """Revoke an API key at once, and for good."""
+    revoked = _ask_api(settings_with_database(), "revoke_key", {"id": options.id})
+    if not revoked:
+        return complain(ConfigurationError(f"there is no API key {options.id}: see tick api-keys list"), NOT_SO)
+    print(f"{options.id} ({revoked[0]['name']}) is revoked")
     return OK

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import logging
 import math
 import signal
@@ -22,7 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from . import database, handlers, platforms
+from . import auth, database, handlers, keys, platforms
+from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
@@ -62,6 +61,8 @@ class Service:
 
     def start(self) -> None:
         """Load settings and handlers, so that what cannot work is an error at start and not at the first tick."""
+        auth.check(self.settings)
+        keys.check(self.settings)
         self.registry  # noqa: B018 - reading it loads it
 
     def stop(self) -> None:
@@ -71,7 +72,7 @@ class Service:
 
     async def tick(self, request: Request) -> Response:
         """GET or POST: one tick. HEAD answers without ticking."""
-        refusal = self.refuse(request)
+        refusal = await self.refuse(request)
         if refusal or request.method == "HEAD":
             return refusal or Response(headers=NO_STORE)
         try:
@@ -86,13 +87,23 @@ class Service:
             return self.accepted(request, budget)
         return await self.answer(lambda: self.run(request, budget))
 
-    def refuse(self, request: Request) -> Response | None:
-        """401 without a valid secret; 503 when none is configured, so that a missing setting opens no door."""
-        if not self.settings.secrets:
+    async def refuse(self, request: Request) -> Response | None:
+        """401 without a valid credential; 503 when none is configured, so that a missing setting opens no door."""
+        if not auth.is_configured(self.settings):
             detail = "CRON_SECRET is not set: set it to a long random text, here and where your cron is"
             return problem(503, "No secret is configured", detail)
-        if not is_authorised(request.headers.getlist("authorization"), self.settings.secrets):
-            detail = "send the header `Authorization: Bearer <CRON_SECRET>`"
+        try:
+            who = await auth.authenticate(request.headers, request.stream(), self.settings)
+        except auth.BodyTooLong:
+            return problem(413, "The body is too long", f"send at most {auth.LONGEST_BODY} bytes, or none at all")
+        except auth.KeysUnavailable:
+            detail = "the keys of the token's issuer cannot be had; the log says why"
+            return problem(503, "The caller cannot be verified", detail, {"retry-after": "5"})
+        except ConfigurationError as error:
+            logger.error("nobody is let in: %s", error)  # noqa: TRY400 - it says what to change
+            return problem(500, "The configuration cannot be used", "the log says why")
+        if who is None:
+            detail = "send the header `Authorization: Bearer <CRON_SECRET>`, or another credential; the log says why"
             return problem(401, "Unauthorized", detail, {"www-authenticate": 'Bearer realm="tick"'})
         return None
 
@@ -179,17 +190,6 @@ def judge(since: float | None, last: Any, installed: float | None, gap: float | 
     }
 
 
-def is_authorised(headers: list[str], secrets: tuple[str, ...]) -> bool:
-    """Whether the one Authorization header carries one of the secrets, in a time that tells nothing about them."""
-    if len(headers) != 1:
-        return False
-    scheme, _, given = headers[0].partition(" ")
-    # Starlette reads headers as Latin-1, which gives back the very bytes that were sent.
-    digest = hashlib.sha256(given.encode("latin-1").strip()).digest()
-    matches = [hmac.compare_digest(digest, hashlib.sha256(secret.encode()).digest()) for secret in secrets]
-    return scheme.lower() == "bearer" and any(matches)
-
-
 def _asked_budget(request: Request) -> float | None:
     given = request.query_params.get("budget")
     return None if given is None else check_budget(float(given))
@@ -231,6 +231,7 @@ def create_app(settings: Settings | None = None, registry: Registry | None = Non
     routes = [
         Route(path + slash, endpoint, methods=methods) for path, endpoint, methods in paths for slash in ("", "/")
     ]
+    routes += Api(service).routes()
     handled: dict[Any, Any] = {404: not_found, 405: not_allowed, TickError: unexpected, 500: unexpected}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handled)
     app.router.redirect_slashes = False

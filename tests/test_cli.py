@@ -12,7 +12,7 @@ import sys
 import tempfile
 import textwrap
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -507,6 +507,19 @@ class TestEnqueue:
         row = job(conn, 1)
         assert (row["payload"], row["priority"], row["key"], row["max_attempts"]) == ({"name": "Ada"}, 7, "user:1", 2)
         assert row["run_at"] == datetime(2031, 5, 1, 1, 30, tzinfo=UTC)
+
+    def test_knows_every_option_but_those_that_are_no_texts(self, conn, project):
+        project.tell("enqueue", "greet", '{"name": "Ada"}', "--idempotency-key", "a", "--delay", "1h", "--timeout", "20s",
+                     "--key-order", "strict", "--callback-url", "https://a.example/", "--on-dead-url", "https://b.example/")  # fmt: skip
+        row = job(conn, 1)
+        assert (row["timeout"], row["strict_key"]) == (timedelta(seconds=20), True)
+        assert (row["callback_url"], row["on_dead_url"]) == ("https://a.example/", "https://b.example/")
+        project.tell("enqueue", "greet", '{"name": "Bob"}', "--idempotency-key", "a", "--delay", "3h",
+                     "--on-conflict", "postpone", "--max-wait", "2h")  # fmt: skip
+        assert job(conn, 1)["payload"] == {"name": "Bob"}
+        assert job(conn, 1)["run_at"] - row["created_at"] == timedelta(hours=2)
+        project.tell("enqueue", "greet", '{"name": "Ada"}', "--throttle", "1h")
+        assert "was there already" in project.tell("enqueue", "greet", '{"name": "Ada"}', "--throttle", "1h")
 
     def test_the_same_idempotency_key_is_the_same_job(self, conn, project):
         again = ("enqueue", "greet", '{"name": "Ada"}', "--idempotency-key", "order 7")

@@ -152,8 +152,7 @@ class TestMigrate:
     def test_two_at_once_apply_each_file_once(self, fresh_url):
         with ThreadPoolExecutor(6) as pool:
             applied = list(pool.map(migrate, [fresh_url] * 6))
-        assert sorted(applied, key=len)[:-1] == [[]] * 5
-        assert max(applied, key=len) == [migration.name for migration in database.migrations()]
+        assert sorted(sum(applied, [])) == [migration.name for migration in database.migrations()]
 
     def test_the_second_waits_for_the_first(self, fresh, fresh_url):
         with ThreadPoolExecutor(1) as pool:

@@ -19,6 +19,7 @@ from .errors import (
     JobNotFound,
     TickError,
 )
+from .options import KEY_ORDERS, ON_CONFLICTS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -140,8 +141,13 @@ def _job_arguments(parsers: Any) -> None:
     command.add_argument("type")
     command.add_argument("payload", nargs="?", default="{}", metavar="JSON")
     for name, text in (("run-at", "an instant"), ("delay", 'such as "10m"'), ("key", "one running job per key"),
-                       ("idempotency-key", "the same key, the same job")):  # fmt: skip
+                       ("idempotency-key", "the same key, the same job"), ("max-wait", "with --on-conflict postpone"),
+                       ("throttle", "at most one job of the type and key in each such period"),
+                       ("timeout", "how long an attempt may take"), ("callback-url", "is told how the job ended"),
+                       ("on-dead-url", "is told when it is dead")):  # fmt: skip
         command.add_argument(f"--{name}", help=text)
+    command.add_argument("--key-order", choices=KEY_ORDERS)
+    command.add_argument("--on-conflict", choices=ON_CONFLICTS, help="what becomes of the job that is there")
     command.add_argument("--priority", type=int)
     command.add_argument("--max-attempts", type=_positive)
 

@@ -21,6 +21,7 @@ from .errors import (
     JobNotFound,
     TickError,
 )
+from .options import Given
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -361,15 +362,10 @@ def enqueue(options: argparse.Namespace) -> int:
         raise InvalidPayload(options.type, f"it is not JSON: {error}") from None
     if not isinstance(payload, dict):
         raise InvalidPayload(options.type, 'it is not a JSON object, such as {"user_id": 42}')
-    handler = registry.get(options.type).using(
-        run_at=_instant(options.run_at) if options.run_at else None,
-        delay=options.delay,
-        priority=options.priority,
-        key=options.key,
-        idempotency_key=options.idempotency_key,
-        max_attempts=options.max_attempts,
-    )
-    return _enqueued(settings, handler.new_job(payload), options.json)
+    given: Given = {name: value for name, value in vars(options).items() if name in Given.__annotations__}  # type: ignore[assignment]
+    if options.run_at:
+        given["run_at"] = _instant(options.run_at)
+    return _enqueued(settings, registry.get(options.type).using(**given).prepared(payload), options.json)
 
 
 def _enqueued(settings: Settings, new: Any, as_json: bool) -> int:

@@ -45,6 +45,8 @@ create index if not exists jobs_first_of_key
     on tick.jobs (key, run_at, id) where status = 'pending' and key is not null and waits_for is null;
 create index if not exists jobs_behind_key
     on tick.jobs (key, run_at, id) where status = 'pending' and waits_for = 'key';
+create index if not exists jobs_due_behind_key     -- to be counted, and never claimed
+    on tick.jobs (run_at) where status = 'pending' and waits_for = 'key';
 create index if not exists jobs_holding_key
     on tick.jobs (key, run_at, id) where status = 'pending' and strict_key and attempt > 0;
 create index if not exists jobs_of_parent on tick.jobs (parent_id) where parent_id is not null;
@@ -174,10 +176,10 @@ create or replace function tick.in_lanes(types text[], remaining float8, most in
     returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
 begin
     if not exists (select from tick.lane_room l join tick.lane_priorities level on level.lane = l.lane
-                    where coalesce(l.room, 1) > 0 and exists (
-                          select from tick.jobs j
-                           where j.lane = level.lane and j.priority = level.priority and j.status = 'pending'
-                             and j.losses = 0 and j.waits_for is null and j.run_at <= tick.now() and j.type = any(types))) then
+                    where coalesce(l.room, 1) > 0 and (
+                          select j.id from tick.jobs j
+                           where j.lane = level.lane and j.priority = level.priority and j.status = 'pending' and j.losses = 0
+                             and j.waits_for is null and j.run_at <= tick.now() and j.type = any(types) limit 1) is not null) then
         return;
     end if;
     perform tick.lock_lanes();

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tick import schedules, schedules_file
 from tick.cron import Cron
 from tick.errors import ConfigurationError, CronError, SchedulesFileError
+from tick.limits import Limit, Rate
 from tick.schedules import Due, Schedule, Skip, due, parse_duration, spread_offset
 from tick.schedules_file import load, parse
 
@@ -296,7 +297,7 @@ def test_a_wrong_value_is_told_with_its_path(text: str, problem: str) -> None:
         ("[schedule.x]", 'schedule: unknown table; did you mean "schedules"?'),
         ("[default]", 'default: unknown table; did you mean "defaults"?'),
         ('[digest]\ncron = "@daily"', "digest: unknown table; did you mean [schedules.digest]?"),
-        ("version = 1", "version: unknown key; a file has [defaults] and [schedules.NAME]"),
+        ("version = 1", "version: unknown key; a file has [defaults], [limits.TYPE] and [schedules.NAME]"),
         ("schedules = 5", "schedules: each schedule is a table of its own, [schedules.NAME]"),
         ("[[schedules]]", "schedules: each schedule is a table of its own, [schedules.NAME]"),
         ("defaults = 5", "defaults: 5 is not a table"),
@@ -716,3 +717,69 @@ def test_every_refusal_of_the_guide_is_one_and_offers_what_the_guide_says() -> N
 def test_importing_schedules_is_light() -> None:
     source = Path(schedules.__file__).read_text()
     assert not re.search(r"^(from|import) (tomllib|croniter|jsonschema)", source, re.MULTILINE)
+
+
+# --- Limits --------------------------------------------------------------------------------------
+
+
+def limits(text: str) -> list[Limit]:
+    return list(schedules_file.contents(text).limits)
+
+
+def test_a_limit_of_a_type_and_one_of_keys() -> None:
+    assert limits("""
+        [limits.send_email]
+        concurrency = 5
+        rate = "100/minute"
+        [limits."customer:*"]
+        rate_per_key = "5/10s"
+    """) == [
+        Limit(type="send_email", concurrency=5, rate=Rate(100, 60)),
+        Limit(key_prefix="customer:", rate_per_key=Rate(5, 10)),
+    ]
+
+
+def test_a_file_may_have_limits_only_and_a_schedule_beside_them_is_read_as_ever() -> None:
+    text = '[limits.a]\nconcurrency = 1\n[schedules.a]\ncron = "@daily"'
+    assert [schedule.name for schedule in parse(text)] == ["a"]
+    assert parse("[limits.a]\nconcurrency = 1") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("limits = 5", "limits: each limit is a table of its own, [limits.TYPE]"),
+        ("[limits]\na = 5", "limits.a: 5 is not a table"),
+        ("[limits.a]", "limits.a: it limits nothing; write concurrency, rate or rate_per_key"),
+        ('[limits."k:*"]', 'limits."k:*": it limits nothing; write concurrency, rate or rate_per_key'),
+        ("[limits.a]\nconcurency = 5", 'limits.a.concurency: unknown key; did you mean "concurrency"?'),
+        ("[limits.a]\ntimeout = 5", "limits.a.timeout: belongs to a schedule, not to [limits]"),
+        ("[limits.a]\nconcurrency = 0", "limits.a.concurrency: 0 is not within 1 to 1,000,000"),
+        ("[limits.a]\nconcurrency = true", "limits.a.concurrency: true is not a whole number"),
+        ("[limit.a]\nconcurrency = 5", 'limit: unknown table; did you mean "limits"?'),
+    ],
+)
+def test_a_wrong_limit_is_told_where(text: str, expected: str) -> None:
+    assert problems(text) == [expected]
+
+
+@pytest.mark.parametrize("name", ["*", "a b", "a*b", "", "k\\u0000*", "k" * 501 + "*"])
+def test_a_limit_is_for_a_type_or_for_the_beginning_of_keys(name: str) -> None:
+    (problem,) = problems(f'[limits."{name}"]\nconcurrency = 1')
+    assert problem.endswith('a limit is for a type, or for keys: write their beginning and a *, "customer:*"')
+
+
+@pytest.mark.parametrize("rate", ['"100"', '"0/minute"', '"5/0s"', '"5/4000d"', '"1 per second"', "5", '""'])
+def test_a_rate_that_is_none_is_told_what_one_looks_like(rate: str) -> None:
+    (problem,) = problems(f"[limits.a]\nrate = {rate}")
+    assert problem.startswith("limits.a.rate: ")
+
+
+def test_the_schema_knows_limits() -> None:
+    assert validates({"limits": {"a": {"concurrency": 1, "rate": "5/10s"}, "k:*": {"rate_per_key": "100/minute"}}})
+    for wrong in ({}, {"concurrency": 0}, {"rate": "fast"}, {"rates": "5/10s"}):
+        assert not validates({"limits": {"a": wrong}})
+
+
+def test_the_guide_has_the_table_of_the_limits() -> None:
+    assert schedules_file.limit_table() in GUIDE.read_text()

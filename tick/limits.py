@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -75,3 +76,11 @@ class Limit:
             "key_rate": self.rate_per_key and self.rate_per_key.starts,
             "key_period": self.rate_per_key and self.rate_per_key.seconds,
         }
+
+
+def are_for(limits: Iterable[dict[str, Any]], type: str, key: str | None) -> bool:
+    """Whether a job of this type and key is under one of these rows of `tick.limits`."""
+    return any(
+        limit["type"] == type or (limit["key_prefix"] is not None and (key or "").startswith(limit["key_prefix"]))
+        for limit in limits
+    )

@@ -41,6 +41,7 @@ def configuration(path: Path, registry: Registry, budget: float) -> Configuratio
         raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))
     return Configuration(
         fingerprint(path, registry),
+        registry.types,
         [{"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in contents.schedules],
         [limit.row() for limit in merged(registry.limits, contents.limits)],
         registry.defaults,

@@ -138,6 +138,10 @@ class Places:
         """Whether nothing more may be started."""
         return self.stop.asked_at is not None or self.clock.remaining() <= 0
 
+    def free(self) -> int:
+        """How many jobs could start at once, beside those that are held."""
+        return max(0, self.concurrency - len(self.running) - len(self.buffer))
+
     def idle(self) -> bool:
         return not self.running and not self.buffer
 
@@ -161,6 +165,17 @@ class Places:
             # What was slow once must still find a tick that it may start in: a fresh one.
             need = self._needs[type] = min(expected, max(timeout or 0.0, budget * 0.8))
         return need
+
+    def hold(self, jobs: list[Job]) -> None:
+        """Take claimed jobs: the limited ones start before the others, as they may not wait."""
+        self.buffer.extendleft(job for job in reversed(jobs) if job.lane)
+        self.buffer.extend(job for job in jobs if not job.lane)
+
+    def give_back(self, jobs: list[Job]) -> None:
+        """Release jobs that have not started."""
+        for job in jobs:
+            self.buffer.remove(job)
+            self.settle(job, Released())
 
     def fill(self) -> None:
         """Start as many places as there are jobs for."""

@@ -24,6 +24,7 @@ from .config import DEFAULT_BUDGET, GRACE, Settings
 from .errors import ConfigurationError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .jobs import Job
+from .limits import are_for
 from .places import STUBBORN, Clock, Places, Stop
 from .queue import DUE_LIMIT, DueEntry, Opening, Plans, Queue, Trigger, Wanted
 
@@ -136,6 +137,7 @@ class Tick:
         self.drained = False
         self.due: list[DueEntry] = []
         self.limited = False
+        self.lanes_unseen = False
         self.room_at = math.inf
         self.turn = random.randrange(FAIR_EVERY)  # noqa: S311 - no secret
         self.file: str | None = None
@@ -168,10 +170,10 @@ class Tick:
         self.report.reclaimed, self.report.dead = opening.reclaimed, opening.buried
         self.report.left = opening.left
         self.limited = opening.limited
-        self.take(opening.jobs, wanted.limit, asked)
+        self.take(opening.jobs, wanted, asked)
         if not (opening.file_known and opening.configured):
             await self.synchronise(opening)
-        return opening.finished and not (opening.jobs or self.due or opening.reclaimed)
+        return opening.finished and opening.configured and not (opening.jobs or self.due or opening.reclaimed)
 
     async def synchronise(self, opening: Opening) -> None:
         """Tell the database of schedules that it has not seen for an hour, or ever, and of limits that have changed.
@@ -185,8 +187,15 @@ class Tick:
             self.error = error
             return
         self.limited = bool(told.limits)
+        if not opening.configured:
+            # What was claimed may be under a limit now, and what was not, under none.
+            self.drained = False
+            early = [job for job in opening.jobs if not job.lane and are_for(told.limits, job.type, job.key)]
+            self.places.give_back(early)
         unknown = self.file is not None and not opening.file_known
-        due = await self.queue.synchronise(told, entries=unknown, limits=not opening.configured)
+        due = await self.queue.synchronise(
+            told, entries=unknown, limits=not opening.configured, seconds=self.clock.remaining() / 4
+        )
         self.due = due or self.due
 
     # drain
@@ -216,13 +225,17 @@ class Tick:
 
     def hungry(self) -> bool:
         """Whether more jobs should be claimed before those at hand run out."""
-        if self.drained and not self.places.unlocked and time.monotonic() < self.room_at:
+        more = self.places.unlocked or (self.lanes_unseen and self.places.free() > 0)
+        if self.drained and not more and time.monotonic() < self.room_at:
             return False
         return len(self.places.buffer) <= self.prefetch() // 2 and self.wanted().limit > 0
 
     def room_comes(self) -> bool:
-        """Whether a rate has room again so soon that the tick stays for it."""
-        return self.room_at < min(self.exchanged + LINGER, self.clock.deadline)
+        """Whether a rate has room again so soon that the tick stays for it, and has time for a job then."""
+        if self.room_at >= self.exchanged + LINGER:
+            return False
+        left = self.clock.deadline - self.room_at
+        return any(self.places.needs(type) < left for type in self.registry.types)
 
     def prefetch(self) -> int:
         """How many jobs run in the next quarter of a second, at the rate seen in this tick."""
@@ -236,12 +249,13 @@ class Tick:
         """What to claim now: what can start, and a little more; nothing while a suspect is in flight."""
         remaining = self.clock.remaining()
         types = [type for type in self.registry.types if self.places.needs(type) < remaining]
-        limit, free = 0, self.settings.concurrency - len(self.places.running)
+        limit = 0
         if types and not self.places.over() and not self.places.has_suspect():
+            free = self.settings.concurrency - len(self.places.running)
             limit = min(self.settings.batch_size, free + self.prefetch())
         return Wanted(
             limit=limit,
-            free=max(0, free - len(self.places.buffer)),
+            free=self.places.free(),
             fair=self.turn % FAIR_EVERY == 0,
             types=types,
             remaining=remaining,
@@ -285,17 +299,21 @@ class Tick:
         self.report.materialised += exchange.materialised
         self.report.count(exchange.settled, len(outcomes))
         if wanted.limit:
-            self.take(exchange.jobs, wanted.limit, asked)
+            self.take(exchange.jobs, wanted, asked)
         self.places.cancel(exchange.cancel)
         self.progress(self.report)
 
-    def take(self, jobs: list[Job], limit: int, asked: float) -> None:
-        """Hold what was claimed. Fewer than asked for means that the queue is empty, unless a suspect came alone."""
+    def take(self, jobs: list[Job], wanted: Wanted, asked: float) -> None:
+        """Hold what was claimed. Fewer than asked for means that the queue is empty, unless a suspect came alone.
+
+        Limited jobs were not asked for when no place was free; they are, once there is one.
+        """
         self.report.claimed += len(jobs)
         self.places.start_by |= {job.id: asked + LIMITED_START for job in jobs if job.lane}
-        self.places.buffer.extend(jobs)
+        self.places.hold(jobs)
         self.places.low_water = self.prefetch() // 2
-        self.drained = len(jobs) < limit and not any(job.losses for job in jobs)
+        self.drained = len(jobs) < wanted.limit and not any(job.losses for job in jobs)
+        self.lanes_unseen = self.limited and wanted.free == 0
 
     # close
 

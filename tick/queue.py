@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import re
+import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +28,7 @@ MOST_LOSSES = 3
 RECLAIM_LIMIT = 500
 DUE_LIMIT = 1000
 RELANE_LIMIT = 5000
+RELANE_PAUSE = 0.02
 RESENDS = 3
 LOST = "lost: the lease ran out before an outcome was written; the process was killed, or the handler outlived its tick"
 
@@ -35,7 +39,7 @@ _PASSING = (
     psycopg.errors.UniqueViolation,
 )
 _SYNC = ("lock_materialising", "forget_files", "sync", "due_entries")
-_CONFIGURE = ("set_limits", "set_defaults", "relane", "set_configuration")
+_CONFIGURE = ("set_limits", "set_defaults", "set_configuration")
 _UNDEFINED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
@@ -132,10 +136,11 @@ class Wanted:
 class Configuration:
     """What a tick tells the database of its project, under the content hash of its files and handlers.
 
-    JSON-able rows for `sync`, `set_limits` and `set_defaults`.
+    JSON-able rows for `sync`, `set_limits` and `set_defaults`. `types` are those it has handlers for.
     """
 
     hash: str | None
+    types: list[str]
     entries: list[dict[str, Any]]
     limits: list[dict[str, Any]]
     defaults: list[dict[str, Any]]
@@ -229,9 +234,7 @@ class Queue:
             if not outcomes:
                 raise
             counts = await self._settle_each(outcomes)
-            again = await self.exchange(
-                (), wanted, plans, held=held, listen=listen, progress=progress, limited=limited
-            )
+            again = await self.exchange((), wanted, plans, held=held, listen=listen, progress=progress, limited=limited)
             return again._replace(settled=counts)
         settled, made, claimed, room, told = _cut(replies, len(settles), len(makes), len(claims), len(rooms))
         return Exchange(
@@ -285,16 +288,41 @@ class Queue:
                 counts[name] = counts.get(name, 0) + count
         return counts
 
-    async def synchronise(self, told: Configuration, *, entries: bool, limits: bool) -> list[DueEntry]:
-        """Make a project known: its schedules, after which all of them are due, and its limits and defaults."""
+    async def synchronise(
+        self, told: Configuration, *, entries: bool, limits: bool, seconds: float = math.inf
+    ) -> list[DueEntry]:
+        """Make a project known: its schedules, after which all of them are due, and its limits and defaults.
+
+        New limits take jobs under them for so many seconds; what is left then, the next tick does.
+        """
         params: dict[str, Any] = {name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults")}
-        params |= {"file": told.hash, "hash": told.hash or "", "limit": DUE_LIMIT, "most_moved": RELANE_LIMIT}
+        params |= {"file": told.hash, "hash": told.hash or "", "types": told.types}
+        params |= {"limit": DUE_LIMIT, "settled": False}
         names = [*_SYNC * entries, *_CONFIGURE * limits]
         replies = dict(zip(names, await self.send(*(Statement(name, params) for name in names)), strict=True))
-        # Pending jobs are put under new limits by the thousand; the last step finds whether there are more.
-        while limits and not replies["set_configuration"].changed:
-            replies["set_configuration"] = (await self.send(*(Statement(name, params) for name in _CONFIGURE[2:])))[-1]
+        if limits and not replies["set_configuration"].changed and await self._relane(seconds):
+            await self.send(Statement("set_configuration", params | {"settled": True}))
         return [DueEntry._make(row) for row in replies["due_entries"].rows] if entries else []
+
+    async def _relane(self, seconds: float) -> bool:
+        """Put jobs into the lanes of the limits that they are under; whether that was done for all of them.
+
+        Those that another tick is claiming at this moment are seen to once more.
+        """
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if await self._relane_once(until):
+                return True
+            await asyncio.sleep(RELANE_PAUSE)
+        return False
+
+    async def _relane_once(self, until: float) -> bool:
+        after, complete = 0, True
+        while after is not None and time.monotonic() < until:
+            (page,) = await self.send(Statement("relane", {"after": after, "most_moved": RELANE_LIMIT}))
+            after, all_moved = page.rows[0]
+            complete = complete and all_moved
+        return complete and after is None
 
     async def due(self, file: str) -> list[DueEntry]:
         """The next entries whose window has come."""

@@ -266,15 +266,20 @@ returning tick.now(), finished_at is not null, "left", %(file)s::text is null or
           exists (select from tick.limits)
 
 -- name: set_limits
+-- Those of types that only another deployment has handlers for stay. When a limit comes or goes, jobs change lanes.
 with given as (
     select * from jsonb_to_recordset(%(limits)s::jsonb) as g (
         lane text, type text, key_prefix text, concurrency integer, rate integer, period float8, key_rate integer,
         key_period float8)
 ), gone as (
-    delete from tick.limits where lane not in (select lane from given)
+    delete from tick.limits where lane not in (select lane from given) and (type is null or type = any(%(types)s))
+    returning lane
+), unsettled as (
+    delete from tick.configuration
+     where exists (select from gone) or exists (select lane from given except select lane from tick.limits)
 ), forgotten as (
-    delete from tick.starts s where at < tick.now() - coalesce((
-           select greatest(period, key_period) + interval '1 minute' from tick.limits l where l.lane = s.lane), interval '0')
+    delete from tick.starts s
+     where at < tick.now() - interval '1 day' and not exists (select from tick.limits l where l.lane = s.lane)
 )
 insert into tick.limits (lane, type, key_prefix, concurrency, rate, period, key_rate, key_period)
 select lane, type, key_prefix, concurrency, rate, make_interval(secs => period), key_rate, make_interval(secs => key_period)
@@ -290,41 +295,55 @@ select type, priority, strict_key
 on conflict (type) do update set priority = excluded.priority, strict_key = excluded.strict_key
 
 -- name: relane
--- Jobs that were enqueued before their limit was there, or in a lane that is no longer.
-update tick.jobs set lane = o.lane
-  from (select j.id, l.lane from tick.jobs j left join lateral (
-               select lane from tick.limits where type = j.type or starts_with(j.key, key_prefix)
-                order by length(key_prefix) desc nulls last limit 1) l on true
-         where j.status = 'pending' and j.lane is distinct from l.lane
-         order by j.id limit %(most_moved)s for update of j skip locked) o
- where jobs.id = o.id
+-- Jobs that were enqueued before their limit was there, or are in a lane that is no longer: some thousands, by their
+-- ids, the last of which it returns. What somebody else has locked is left, and then it says that these were not all.
+with page as materialized (
+    select id, lane, type, key from tick.jobs
+     where status in ('pending', 'running') and id > %(after)s order by id limit %(most_moved)s
+), wrong as materialized (
+    select page.id, l.lane from page left join lateral (
+           select lane from tick.limits where type = page.type or starts_with(page.key, key_prefix)
+            order by length(key_prefix) desc nulls last limit 1) l on true
+     where page.lane is distinct from l.lane
+), held as (
+    select id from tick.jobs where id = any(array(select id from wrong)) for update skip locked
+), moved as (
+    update tick.jobs set lane = wrong.lane from wrong
+     where jobs.id = any(array(select id from held)) and jobs.id = wrong.id
+)
+select (select max(id) from page), (select count(*) from wrong) = (select count(*) from held)
 
 -- name: set_configuration
--- Not before every pending job is in its lane, so that the next tick goes on where this one stopped.
+-- Not before every job is in its lane, so that the next tick does what this one has no time for.
 insert into tick.configuration (hash) select %(hash)s
- where not exists (
-       select from tick.jobs j left join lateral (
-              select lane from tick.limits where type = j.type or starts_with(j.key, key_prefix)
-               order by length(key_prefix) desc nulls last limit 1) l on true
-        where j.status = 'pending' and j.lane is distinct from l.lane)
+ where %(settled)s or (exists (select from tick.configuration) or not exists (select from tick.limits))
+   and not exists (select from tick.pending_lanes p where not exists (select from tick.limits l where l.lane = p.lane))
 on conflict (one) do update set hash = excluded.hash
 
 -- name: room_in
--- When the oldest start that counts against a rate stops counting, for lanes whose jobs would start but for that.
+-- In how many seconds a rate lets a job start that waits for nothing else: when the oldest start that counts is too old.
+-- Of the keys that have a rate each, those of the first hundred jobs.
 select min(extract(epoch from waiting.until - tick.now()))::float8
-  from (select (select min(s.at) from tick.starts s where s.lane = l.lane and s.at > tick.now() - l.period - interval '0.5 s')
-               + l.period + interval '0.5 s' as until
+  from (select (select s.at from tick.starts s where s.lane = l.lane and s.at > tick.now() - l.period - interval '0.5 s'
+                 order by s.at desc offset l.rate - 1 limit 1) + l.period + interval '0.5 s' as until
           from tick.limits l
-         where l.rate is not null and exists (
-               select from tick.jobs j where j.lane = l.lane and j.status = 'pending' and j.losses = 0
-                  and j.waits_for is null and j.run_at <= tick.now() and j.type = any(%(types)s))
+         where l.rate is not null
+           and coalesce(l.concurrency > (select count(*) from tick.jobs r where r.lane = l.lane and r.status = 'running'), true)
+           and (select true from tick.lane_priorities level cross join lateral (
+                       select from tick.free_jobs f
+                        where f.lane = level.lane and f.priority = level.priority and f.losses = 0
+                          and f.type = any(%(types)s) limit 1) j
+                 where level.lane = l.lane limit 1)
         union all
-        select (select min(s.at) from tick.starts s where s.lane = l.lane and s.key is not null and s.at > tick.now() - l.key_period - interval '0.5 s')
-               + l.key_period + interval '0.5 s'
-          from tick.limits l
-         where l.key_rate is not null and exists (
-               select from tick.jobs j where j.lane = l.lane and j.status = 'pending' and j.losses = 0
-                  and j.waits_for is null and j.run_at <= tick.now() and j.type = any(%(types)s))) waiting
+        select (select s.at from tick.starts s
+                 where s.lane = l.lane and s.key = j.key and s.at > tick.now() - l.key_period - interval '0.5 s'
+                 order by s.at desc offset l.key_rate - 1 limit 1) + l.key_period + interval '0.5 s'
+          from tick.limits l join tick.lane_priorities level on level.lane = l.lane cross join lateral (
+               select f.key from tick.free_jobs f
+                where f.lane = l.lane and f.priority = level.priority and f.losses = 0 and f.key is not null
+                  and f.type = any(%(types)s)
+                order by f.run_at, f.id limit 100) j
+         where l.key_rate is not null) waiting
 
 -- name: sync
 -- A definition not seen for an hour, while other files ticked without it, was removed or replaced: it starts anew.

@@ -393,10 +393,6 @@ _TABLES = ("defaults", "limits", "schedules")
 # --- Limits --------------------------------------------------------------------------------------
 
 
-def _concurrency(value: Any) -> int:
-    return _whole(value, 1, MOST)
-
-
 def _rate(value: Any) -> Rate:
     try:
         return parse_rate(value)
@@ -411,6 +407,7 @@ LIMIT_KEYS = (
     Key("rate_per_key", _A_RATE, "The same, for each key by itself."),
 )
 _LIMIT_KEYS = {key.name: key for key in LIMIT_KEYS}
+_PREFIX = re.compile(r"[^\0]{1,500}\*")
 
 
 def _limits(tables: Any, problems: list[str]) -> list[Limit]:
@@ -424,13 +421,13 @@ def _limits(tables: Any, problems: list[str]) -> list[Limit]:
 def _limit(name: str, table: Any, problems: list[str]) -> Limit | None:
     place = f"limits.{_bare(name)}"
     values = _values(place, table, _LIMIT_KEYS, problems)
-    if name.endswith("*") and len(name) > 1:
+    if table == {}:
+        problems.append(f"{place}: it limits nothing; write concurrency, rate or rate_per_key")
+    if _PREFIX.fullmatch(name):
         return Limit(key_prefix=name[:-1], **values)
     if not _TYPE.fullmatch(name):
         problems.append(f'{place}: a limit is for a type, or for keys: write their beginning and a *, "customer:*"')
         return None
-    if not values and isinstance(table, dict) and not table:
-        problems.append(f"{place}: it limits nothing; write concurrency, rate or rate_per_key")
     return Limit(type=name, **values)
 
 
@@ -478,7 +475,7 @@ def _values(place: str, table: Any, keys: Mapping[str, Key], problems: list[str]
 
 def _unknown_key(name: str, keys: Mapping[str, Key]) -> str:
     if name in _BY_NAME:
-        return "belongs to a schedule, not to [defaults]"
+        return f"belongs to a schedule, not to {'[limits]' if keys is _LIMIT_KEYS else '[defaults]'}"
     if other := _OTHER_WORDS.get(name.lower().replace("-", "_")):
         return f'unknown key; did you mean "{other}"?'
     return f"unknown key{_nearest(name, keys) or '; the keys are ' + ', '.join(keys)}"
@@ -549,9 +546,15 @@ def _property_schema(key: Key) -> dict[str, Any]:
 
 
 def key_table() -> str:
-    """The table of keys of the guide, in Markdown."""
+    """The table of a schedule's keys in the guide, in Markdown."""
     rows = [f"| `{key.name}` | {key.kind.words} | {_default_shown(key)} | {key.doc} |" for key in KEYS]
     return "\n".join(["| key | value | default | what it does |", "| --- | --- | --- | --- |", *rows])
+
+
+def limit_table() -> str:
+    """The table of a limit's keys in the guide, in Markdown."""
+    rows = [f"| `{key.name}` | {key.kind.words} | {key.doc} |" for key in LIMIT_KEYS]
+    return "\n".join(["| key | value | what it limits |", "| --- | --- | --- |", *rows])
 
 
 def _default_shown(key: Key) -> str:

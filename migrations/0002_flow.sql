@@ -91,6 +91,7 @@ create table if not exists tick.limits (
     period          interval    check (period > interval '0'),
     key_rate        integer     check (key_rate > 0),       -- the same, for each key by itself
     key_period      interval    check (key_period > interval '0'),
+    from_file       boolean     not null default false,     -- and not from a handler
     constraint one_kind check ((type is null) <> (key_prefix is null)),
     constraint rate_has_a_period check ((rate is null) = (period is null) and (key_rate is null) = (key_period is null))
 );
@@ -268,12 +269,12 @@ end $$;
 
 -- Those who put jobs of a key in and those who end some must not overlook each other; among themselves they do not mind.
 -- So each side holds a lock of its own, shared, until it has committed, and then looks whether somebody has the other's:
--- by an exclusive lock that is given back at once, with the subtransaction that took it. Of 256 pairs, by the key. Once
+-- by an exclusive lock that is given back at once, with the subtransaction that took it. Of 64 pairs, by the key. Once
 -- in a transaction is enough for a pair, since whoever comes later finds the lock; a setting that ends with the
 -- transaction remembers it. (Each look goes through all deferred triggers: a hundred thousand would take half a minute.)
 create or replace function tick.is_ending(its_key text) returns boolean language plpgsql as $$
 declare
-    pair constant integer := hashtext(its_key) & 255;
+    pair constant integer := hashtext(its_key) & 63;
     looked constant text := coalesce(current_setting('tick_keys.putting_in', true), '');
     found boolean := true;
 begin
@@ -293,7 +294,7 @@ end $$;
 
 create or replace function tick.begin_ending(its_key text) returns void language plpgsql as $$
 declare
-    pair constant integer := hashtext(its_key) & 255;
+    pair constant integer := hashtext(its_key) & 63;
     looked constant text := coalesce(current_setting('tick_keys.ending', true), '');
 begin
     if strpos(looked, format(' %s:', pair)) = 0 then
@@ -327,6 +328,10 @@ declare
     next record;
 begin
     perform tick.begin_ending(old.key);
+    if not (exists (select from tick.jobs where key = old.key and status = 'pending' and waits_for = 'key')
+            or exists (select from tick.jobs where key = old.key and status = 'pending' and waits_for is null)) then
+        return null;
+    end if;
     select id, run_at, strict_key and attempt > 0 as holds into free from tick.jobs
      where key = old.key and status = 'pending' and waits_for is null
      order by strict_key and attempt > 0 desc, run_at, id limit 1 for update skip locked;
@@ -537,10 +542,16 @@ begin
          '$[*].max_attempts ? (@ != null && (@.type() != "number" || @ < 1 || @ > 100))'),
         ('on_conflict', 'keep, replace or postpone',
          '$[*].on_conflict ? (@ != null && !(@ == "keep" || @ == "replace" || @ == "postpone"))'),
-        ('callback_url', 'an http:// or https:// URL without spaces',
-         '$[*].callback_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\]+$"))'),
-        ('on_dead_url', 'an http:// or https:// URL without spaces',
-         '$[*].on_dead_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\]+$"))'),
+        ('callback_url', 'an http:// or https:// URL without spaces, a user or a password',
+         '$[*].callback_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\/?#@]+([/?#][^\\s\\\\]*)?$"))'),
+        ('on_dead_url', 'an http:// or https:// URL without spaces, a user or a password',
+         '$[*].on_dead_url ? (@ != null && !(@ like_regex "^https?://[^\\s\\\\/?#@]+([/?#][^\\s\\\\]*)?$"))'),
+        ('type', 'a text of 1 to 100 characters', '$[*].type ? (!(@ like_regex "^.{1,100}$" flag "s"))'),
+        ('type', 'a text of 1 to 100 characters', '$[*] ? (!exists(@.type))'),
+        ('payload', 'an object', '$[*].payload ? (@ != null && @.type() != "object")'),
+        ('key', 'a text of 1 to 512 bytes', '$[*].key ? (@ != null && (@.type() != "string" || @ == ""))'),
+        ('idempotency_key', 'a text of 1 to 512 bytes',
+         '$[*].idempotency_key ? (@ != null && (@.type() != "string" || @ == ""))'),
         ('traceparent', 'a traceparent of W3C Trace Context',
          '$[*].traceparent ? (@ != null && !(@ like_regex "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"))'),
         ('then', 'a job, or an array of jobs',
@@ -551,7 +562,8 @@ begin
          '$[*] ? (@.throttle != null && @.idempotency_key != null).throttle')
     ) o (name, can_be, wrong) where jobs @? o.wrong limit 1;
     if found then
-        raise exception '% is %, and must be %', refused.name, refused.given, refused.can_be
+        raise exception '% is %, and must be %', refused.name, case when refused.name = 'type' and jsonb_typeof(refused.given) = 'object'
+                  then 'missing from ' else '' end || left(refused.given::text, 100), refused.can_be
               using errcode = 'invalid_parameter_value';
     end if;
 end $$;
@@ -632,6 +644,8 @@ create or replace function tick.insert_group(jobs jsonb, finally jsonb) returns 
 declare
     last bigint;
 begin
+    -- What jsonb_agg makes of no rows.
+    jobs := coalesce(jobs, '[]');
     if jobs @? '$[*] ? (exists(@.idempotency_key) || exists(@.throttle))' then
         raise exception 'a job of a group cannot have an idempotency key or a throttle: it may be no new job'
               using errcode = 'invalid_parameter_value', hint = 'Give the idempotency key to the job that runs at the end.';
@@ -651,7 +665,7 @@ end $$;
 
 -- Jobs that run beside each other, and one that runs when all of them have ended, however that was. Its id first.
 create or replace function tick.enqueue_group(jobs jsonb, finally jsonb) returns setof bigint language sql as $$
-    select tick.insert_group(tick.checked_jobs(jobs), tick.checked_jobs(jsonb_build_array(finally)) -> 0)
+    select tick.insert_group(tick.checked_jobs(coalesce(jobs, '[]')), tick.checked_jobs(jsonb_build_array(finally)) -> 0)
 $$;
 
 
@@ -667,10 +681,12 @@ create or replace function tick.outcome(job tick.jobs, most_bytes integer) retur
 $$;
 
 -- The type is put together so that it stays what it is when the schema has another name.
-create or replace function tick.call_back(url text, job tick.jobs) returns void language sql as $$
+-- The id is that of this end of the job, and of this URL's telling of it: a receiver drops what it has seen.
+create or replace function tick.call_back(url text, job tick.jobs, kind text) returns void language sql as $$
     select tick.insert_jobs(jsonb_build_array(jsonb_build_object('type', concat('tick', '.callback'), 'traceparent', job.traceparent,
         'payload', jsonb_build_object(
-            'url', url, 'id', 'job_' || job.id || '_' || job.attempt || '_' || job.status, 'type', 'job.' || job.status,
+            'url', url, 'id', concat_ws('_', 'job', job.id, job.attempt, kind, (extract(epoch from job.finished_at) * 1e6)::bigint),
+            'type', 'job.' || job.status,
             'timestamp', job.finished_at, 'data', tick.outcome(job, 16000)))))
 $$;
 
@@ -688,10 +704,10 @@ $$;
 create or replace function tick.follow_end() returns trigger language plpgsql as $$
 begin
     if new.callback_url is not null then
-        perform tick.call_back(new.callback_url, new);
+        perform tick.call_back(new.callback_url, new, new.status);
     end if;
     if new.status = 'dead' and new.on_dead_url <> coalesce(new.callback_url, '') then
-        perform tick.call_back(new.on_dead_url, new);
+        perform tick.call_back(new.on_dead_url, new, 'on_dead');
     end if;
     if new.awaited and new.status = 'done' then
         perform tick.let_go(id, jsonb_build_object('parent', tick.outcome(new, 65536)))

@@ -510,7 +510,7 @@ class TestEnqueue:
 
     def test_knows_every_option_but_those_that_are_no_texts(self, conn, project):
         project.tell("enqueue", "greet", '{"name": "Ada"}', "--idempotency-key", "a", "--delay", "1h", "--timeout", "20s",
-                     "--key-order", "strict", "--callback-url", "https://a.example/", "--on-dead-url", "https://b.example/")  # fmt: skip
+                     "--key", "k", "--key-order", "strict", "--callback-url", "https://a.example/", "--on-dead-url", "https://b.example/")  # fmt: skip
         row = job(conn, 1)
         assert (row["timeout"], row["strict_key"]) == (timedelta(seconds=20), True)
         assert (row["callback_url"], row["on_dead_url"]) == ("https://a.example/", "https://b.example/")

@@ -228,11 +228,11 @@ class TestRefusals:
             ("'greet', '[]'", "payload"),
             ("''", "type"),
             ("repeat('x', 101)", "type"),
-            ("null", '"type"'),
+            ("null", "type is missing from"),
             ("""'greet', "then" => '{"type": "b", "delai": 5}'""", "a job has no option 'delai'"),
             ("""'greet', "then" => '{"type": "b", "then": [{"typ": "c"}]}'""", "a job has no option 'typ'"),
             ("""'greet', "then" => '[5]'""", "not an array of objects"),
-            ("""'greet', "then" => '{"payload": {}}'""", '"type"'),
+            ("""'greet', "then" => '{"payload": {}}'""", "type is missing from"),
         ],
     )
     def test_name_what_is_wrong_and_write_nothing(self, conn, arguments, said):
@@ -270,7 +270,7 @@ class TestRefusals:
         assert made == [(True,), (True,)]
 
     def test_of_many_none_is_written_when_one_is_refused(self, conn):
-        with pytest.raises(errors.CheckViolation):
+        with pytest.raises(errors.InvalidParameterValue, match='key is "", and must be'):
             conn.execute("""select * from tick.enqueue_many('[{"type": "a"}, {"type": "a", "key": ""}]')""")
         assert statuses(conn) == {}
 

@@ -65,7 +65,8 @@ class Settings:
     Attributes:
         database_url: where Postgres is; None means the embedded one.
         root: the project's folder: where pyproject.toml or schedules.toml is.
-        schedules_path: the schedules file; it may be absent.
+        schedules_path: the schedules file; it may be absent, unless
+        schedules_named: a setting names it.
         modules: what to import so that handlers register.
         budget: seconds a tick may take; None means what the platform allows, else 50.
         concurrency: jobs that run at once in a tick.
@@ -85,6 +86,7 @@ class Settings:
     database_url: str | None = None
     root: Path = field(default_factory=Path.cwd)
     schedules_path: Path = Path("schedules.toml")
+    schedules_named: bool = False
     modules: tuple[str, ...] = ()
     budget: float | None = None
     concurrency: int = 10
@@ -110,6 +112,7 @@ class Settings:
             database_url=(env.get("TICK_DATABASE_URL") or env.get("DATABASE_URL") or "").strip() or None,
             root=root,
             schedules_path=root / reader.text("schedules", "schedules.toml"),
+            schedules_named=bool(reader.text("schedules", "")),
             modules=reader.names("modules"),
             budget=reader.seconds("budget", LONGEST_BUDGET),
             concurrency=reader.count("concurrency", 10, 1000),

@@ -23,7 +23,7 @@ import msgspec
 
 from .backoff import Backoff
 from .config import Settings
-from .errors import ConfigurationError, DuplicateHandler, HandlerError, UnknownJobType
+from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidPayload, UnknownJobType
 from .jobs import Job, NewJob
 from .limits import Limit, Rate, check_concurrency, parse_rate
 from .options import KEY_ORDERS, Duration, Given, Options, seconds
@@ -512,7 +512,7 @@ def enqueue_many(connection: Any, jobs: Iterable[NewJob]) -> Any:
     """
     from . import intake
 
-    return intake.enqueue_many(connection, list(jobs))
+    return intake.enqueue_many(connection, _jobs_to_be(jobs))
 
 
 def group(connection: Any, jobs: Iterable[NewJob], then: NewJob) -> Any:
@@ -523,7 +523,21 @@ def group(connection: Any, jobs: Iterable[NewJob], then: NewJob) -> Any:
     """
     from . import intake
 
-    return intake.enqueue_group(connection, list(jobs), then)
+    news, (last,) = _jobs_to_be(jobs), _jobs_to_be([then])
+    for new in news:
+        if new.idempotency_key is not None or new.throttle is not None:
+            why = "a job of a group is always a new one: give the idempotency_key or throttle to the job at its end"
+            raise InvalidPayload(new.type, why)
+    return intake.enqueue_group(connection, news, last)
+
+
+def _jobs_to_be(jobs: Iterable[Any]) -> list[NewJob]:
+    """The jobs as a list. Raises TypeError for what is none."""
+    listed = list(jobs)
+    for each in listed:
+        if not isinstance(each, NewJob):
+            raise TypeError(f"{each!r:.100} is not a job to be: write handler.of(...) or tick.of(type, payload)")
+    return listed
 
 
 def of(type: str, payload: Mapping[str, Any] | None = None, /, **options: Unpack[Given]) -> NewJob:
@@ -543,6 +557,8 @@ async def wait(connection: Any, id: int, timeout: Duration = 60.0) -> Ended:  # 
 
 def use(middleware: Middleware) -> None:
     """Have a middleware around every enqueue and every run of this process, inside of those that are there already."""
+    if not isinstance(middleware, Middleware):
+        raise TypeError(f"{middleware!r:.100} is not an instance of a subclass of tick.Middleware")
     registry.middleware.append(middleware)
 
 

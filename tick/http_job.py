@@ -208,7 +208,8 @@ async def http(
     type="tick.callback",
     max_attempts=len(CALLBACK_RETRIES) + 1,
     backoff=CALLBACK_RETRIES,
-    permanent_on=(AddressRefused, ConfigurationError),
+    # Not for a secret that is not usable: it can be mended while there are attempts left.
+    permanent_on=AddressRefused,
 )
 async def callback(
     ctx: Context, *, url: Link, id: str, type: str, timestamp: str, data: Any, secret: str | None = None
@@ -227,6 +228,8 @@ async def callback(
     Returns and raises as `http` does.
     """
     secrets = Secrets(ctx.settings)
+    if not signing.is_id(id):
+        raise Permanent(f"the webhook id {id!r} must be printable ASCII without a dot or a space")
     message = Message(
         method="POST",
         url=_parse(url),

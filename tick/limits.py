@@ -64,9 +64,10 @@ class Limit:
         """The name under which its jobs are counted."""
         return f"type {self.type}" if self.type else f"key {self.key_prefix}"
 
-    def row(self) -> dict[str, Any]:
+    def row(self, *, from_file: bool) -> dict[str, Any]:
         """The row of `tick.limits`; periods in seconds."""
         return {
+            "from_file": from_file,
             "lane": self.lane,
             "type": self.type,
             "key_prefix": self.key_prefix,

@@ -21,12 +21,12 @@ MOST_WINDOWS = 5000
 
 
 def fingerprint(path: Path, registry: Registry) -> str | None:
-    """The content hash under which a file is synchronised; None when there is nothing to synchronise.
+    """The content hash under which a project is synchronised; None when it has neither schedules nor limits.
 
     The types, their limits and their defaults take part, so that a deployment that changes its handlers checks its
     schedules again.
     """
-    said = [registry.types, [limit.row() for limit in registry.limits], registry.defaults]
+    said = [registry.types, [limit.row(from_file=False) for limit in registry.limits], registry.defaults]
     if not path.exists() and not (registry.limits or registry.defaults):
         return None
     content = path.read_bytes() if path.exists() else b""
@@ -42,15 +42,17 @@ def configuration(path: Path, registry: Registry, budget: float) -> Configuratio
     return Configuration(
         fingerprint(path, registry),
         registry.types,
+        path.exists(),
         [{"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in contents.schedules],
-        [limit.row() for limit in merged(registry.limits, contents.limits)],
+        merged(registry.limits, contents.limits),
         registry.defaults,
     )
 
 
-def merged(handlers: Iterable[Limit], file: Iterable[Limit]) -> list[Limit]:
-    """The limits by lane: what the file says goes before what a handler says."""
-    return list({limit.lane: limit for limit in (*handlers, *file)}.values())
+def merged(handlers: Iterable[Limit], file: Iterable[Limit]) -> list[dict[str, Any]]:
+    """The limits as rows: what the file says of a lane goes before what a handler says."""
+    rows = [*(limit.row(from_file=False) for limit in handlers), *(limit.row(from_file=True) for limit in file)]
+    return list({row["lane"]: row for row in rows}.values())
 
 
 def check(loaded: Iterable[Schedule], registry: Registry, budget: float) -> list[str]:

@@ -17,7 +17,7 @@ Duration = str | float | timedelta
 KEY_ORDERS = ("loose", "strict")
 ON_CONFLICTS = ("keep", "replace", "postpone")
 _DURATIONS = ("delay", "max_wait", "throttle", "timeout")
-_URL = re.compile(r"https?://[^\s\x00-\x20\x7f\\]{1,1990}", re.ASCII)
+URL = re.compile(r"https?://[^\s\x00-\x20\x7f\\/?#@]{1,253}([/?#][^\s\x00-\x20\x7f\\]{0,1730})?", re.ASCII)
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -170,7 +170,7 @@ def _matches(pattern: re.Pattern[str]) -> Any:
 
 
 _KEY = "a text of 1 to 512 bytes, without NUL"
-_ENDPOINT = "an http:// or https:// URL of at most 2,000 characters, without spaces"
+_ENDPOINT = "an http:// or https:// URL of at most 2,000 characters, without spaces, a user or a password"
 _CHECKS: dict[str, tuple[Any, str]] = {
     "run_at": (_is_instant, "an aware datetime, one with a time zone, in the years 2000 to 9998"),
     "delay": (_is_time(-LONGEST_WAIT, LONGEST_WAIT), "a time of up to ten years"),
@@ -183,8 +183,8 @@ _CHECKS: dict[str, tuple[Any, str]] = {
     "throttle": (_is_time(1, 366 * 86400), "a time from one second to a year"),
     "max_attempts": (_is_whole(1, 100), "from 1 to 100"),
     "timeout": (_is_time(0.001, 86400), "a time of up to a day"),
-    "callback_url": (_matches(_URL), _ENDPOINT),
-    "on_dead_url": (_matches(_URL), _ENDPOINT),
+    "callback_url": (_matches(URL), _ENDPOINT),
+    "on_dead_url": (_matches(URL), _ENDPOINT),
     "then": (_is_jobs, "a job to be, or a list of them: write handler.of(...) or tick.of(type, payload)"),
     "traceparent": (_matches(_TRACEPARENT), "a traceparent of W3C Trace Context"),
 }

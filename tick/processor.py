@@ -162,6 +162,8 @@ class Tick:
     async def open(self, trigger: Trigger) -> bool:
         """The first round trip. True when there was nothing to do, and the tick is over with it."""
         self.file = materialise.fingerprint(self.settings.schedules_path, self.registry)
+        if self.settings.schedules_named and not self.settings.schedules_path.exists():
+            self.error = ConfigurationError(f"there is no schedules file {self.settings.schedules_path}")
         wanted, asked = self.wanted(), time.monotonic()
         opening = await self.queue.open(wanted, file=self.file, budget=self.clock.budget, trigger=trigger)
         self.clock.set(opening.now, asked)
@@ -171,7 +173,7 @@ class Tick:
         self.report.left = opening.left
         self.limited = opening.limited
         self.take(opening.jobs, wanted, asked)
-        if not (opening.file_known and opening.configured):
+        if not self.error and not (opening.file_known and opening.configured):
             await self.synchronise(opening)
         return opening.finished and opening.configured and not (opening.jobs or self.due or opening.reclaimed)
 
@@ -186,7 +188,7 @@ class Tick:
         except ConfigurationError as error:
             self.error = error
             return
-        self.limited = bool(told.limits)
+        self.limited = opening.limited or bool(told.limits)
         if not opening.configured:
             # What was claimed may be under a limit now, and what was not, under none.
             self.drained = False

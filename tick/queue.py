@@ -141,6 +141,7 @@ class Configuration:
 
     hash: str | None
     types: list[str]
+    has_file: bool
     entries: list[dict[str, Any]]
     limits: list[dict[str, Any]]
     defaults: list[dict[str, Any]]
@@ -297,7 +298,7 @@ class Queue:
         """
         params: dict[str, Any] = {name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults")}
         params |= {"file": told.hash, "hash": told.hash or "", "types": told.types}
-        params |= {"limit": DUE_LIMIT, "settled": False}
+        params |= {"limit": DUE_LIMIT, "has_file": told.has_file, "settled": False}
         names = [*_SYNC * entries, *_CONFIGURE * limits]
         replies = dict(zip(names, await self.send(*(Statement(name, params) for name in names)), strict=True))
         if limits and not replies["set_configuration"].changed and await self._relane(seconds):

@@ -266,13 +266,15 @@ returning tick.now(), finished_at is not null, "left", %(file)s::text is null or
           exists (select from tick.limits)
 
 -- name: set_limits
--- Those of types that only another deployment has handlers for stay. When a limit comes or goes, jobs change lanes.
+-- Those of types that only another deployment has handlers for stay; and those of a file while there is none, since
+-- that is what a bundle without its file looks like. When a limit comes or goes, jobs change lanes.
 with given as (
     select * from jsonb_to_recordset(%(limits)s::jsonb) as g (
         lane text, type text, key_prefix text, concurrency integer, rate integer, period float8, key_rate integer,
-        key_period float8)
+        key_period float8, from_file boolean)
 ), gone as (
-    delete from tick.limits where lane not in (select lane from given) and (type is null or type = any(%(types)s))
+    delete from tick.limits
+     where lane not in (select lane from given) and (type is null or type = any(%(types)s)) and (%(has_file)s or not from_file)
     returning lane
 ), unsettled as (
     delete from tick.configuration
@@ -281,11 +283,13 @@ with given as (
     delete from tick.starts s
      where at < tick.now() - interval '1 day' and not exists (select from tick.limits l where l.lane = s.lane)
 )
-insert into tick.limits (lane, type, key_prefix, concurrency, rate, period, key_rate, key_period)
-select lane, type, key_prefix, concurrency, rate, make_interval(secs => period), key_rate, make_interval(secs => key_period)
+insert into tick.limits (lane, type, key_prefix, concurrency, rate, period, key_rate, key_period, from_file)
+select lane, type, key_prefix, concurrency, rate, make_interval(secs => period), key_rate, make_interval(secs => key_period),
+       from_file
   from given order by lane
 on conflict (lane) do update set concurrency = excluded.concurrency, rate = excluded.rate, period = excluded.period,
-       key_rate = excluded.key_rate, key_period = excluded.key_period
+       key_rate = excluded.key_rate, key_period = excluded.key_period, from_file = excluded.from_file
+ where %(has_file)s or not limits.from_file
 
 -- name: set_defaults
 -- Those of types that only another deployment knows stay.

@@ -21,6 +21,7 @@ from . import payloads
 from .cron import Cron, zone
 from .errors import ConfigurationError, SchedulesFileError
 from .limits import MOST, Limit, Rate, parse_rate
+from .options import URL
 from .schedules import DURATION, Schedule, parse_duration, shown
 
 MOST_BYTES = 4 * 1024 * 1024
@@ -120,7 +121,7 @@ def _type(value: Any) -> str:
 
 
 def _url(value: Any) -> str:
-    if not isinstance(value, str) or not re.fullmatch(r"https?://[^\s\\]{1,1990}", value, re.ASCII):
+    if not isinstance(value, str) or not URL.fullmatch(value):
         raise _Problem(f"{shown(value)} is not a URL: http:// or https://, and at most 2,000 characters without spaces")
     return _text(value, 2000)
 

@@ -28,7 +28,7 @@ def sign(id: str, timestamp: int, body: bytes, secrets: Sequence[str]) -> dict[s
     Raises ConfigurationError for a secret that is none, and for an `id` that is empty or holds a dot or a space.
     Source: the Standard Webhooks specification, 1.0.0, "Webhook metadata" and "Signature scheme".
     """
-    if not _is_id(id):
+    if not is_id(id):
         raise ConfigurationError(f"the webhook id {id!r} must be printable ASCII without a dot or a space")
     content = _content(id, str(timestamp), body)
     return {
@@ -50,7 +50,7 @@ def verify(
     id, timestamp, signatures = (given.get(f"webhook-{part}") for part in ("id", "timestamp", "signature"))
     if not (isinstance(id, str) and isinstance(timestamp, str) and isinstance(signatures, str)):
         return False
-    if not (_is_id(id) and _TIMESTAMP.fullmatch(timestamp) and abs(now - int(timestamp)) <= tolerance):
+    if not (is_id(id) and _TIMESTAMP.fullmatch(timestamp) and abs(now - int(timestamp)) <= tolerance):
         return False
     content = _content(id, timestamp, body)
     offered = [text.encode("utf-8", "surrogatepass") for text in signatures.split(" ")]
@@ -72,7 +72,7 @@ def check_secret(text: str) -> bytes:
     return key
 
 
-def _is_id(text: str) -> bool:
+def is_id(text: str) -> bool:
     # A dot in the id would let one signature fit two messages: id and timestamp are joined by dots.
     return text.isascii() and text.isprintable() and bool(text) and not set(text) & {".", " "}
 

@@ -267,6 +267,38 @@ class TestUsing:
         assert statuses(conn) == {}
 
 
+class TestJobsToBe:
+    @pytest.mark.parametrize("slip", [5, ("greet", {}), [], None])
+    def test_what_is_none_is_refused_and_told_what_to_write(self, conn, slip):
+        handler = tick.job(greet)
+        for call in (
+            lambda: tick.enqueue_many(conn, [slip]),
+            lambda: tick.group(conn, [slip], then=handler.of()),
+            lambda: tick.group(conn, [handler.of()], then=slip),
+        ):
+            with pytest.raises(TypeError, match=r"is not a job to be: write handler.of\(...\)"):
+                call()
+        assert statuses(conn) == {}
+
+    def test_a_group_that_cannot_be_leaves_the_callers_transaction_alone(self, conn):
+        handler = tick.job(greet)
+        with conn.transaction():
+            with pytest.raises(InvalidPayload, match="a job of a group is always a new one"):
+                tick.group(conn, [handler.using(idempotency_key="a").of()], then=handler.of())
+            handler.enqueue(conn)
+        assert statuses(conn) == {"pending": 1}
+
+    def test_an_empty_group_in_sql_is_that_of_no_rows(self, conn):
+        conn.execute(
+            """select tick.enqueue_group((select jsonb_agg(x) from (select) x where false), '{"type": "last"}')"""
+        )
+        assert conn.execute("select waits_for, waits from tick.jobs").fetchall() == [(None, 0)]
+
+    def test_a_middleware_is_an_instance(self):
+        with pytest.raises(TypeError, match=r"not an instance of a subclass of tick\.Middleware"):
+            tick.use(tick.Middleware)
+
+
 class TestEnqueue:
     def test_writes_a_job_and_returns_its_id(self, conn):
         id = tick.job(greet).enqueue(conn, "Ada", times=2)

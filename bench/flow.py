@@ -14,13 +14,14 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
 
 from tick.handlers import Handler, Registry
 from tick.limits import Rate
-from tick.queue import statements
+from tick.queue import Queue, Wanted, statements
 
 from . import clusters
 from .dataset import TYPE, create
@@ -55,6 +56,12 @@ async def noop() -> None:
     """A job that is all overhead."""
 
 
+def claim_params(wanted: Wanted) -> dict[str, Any]:
+    """What a tick of its own binds to a claim."""
+    (claim,) = Queue._claims(SimpleNamespace(tick=uuid.uuid4()), wanted)  # type: ignore[arg-type]  # noqa: SLF001 - nobody else binds it
+    return claim.params
+
+
 class Flow:
     """A database with a few jobs that can run, and many of some kind behind them."""
 
@@ -70,14 +77,13 @@ class Flow:
 
     def claims(self, types: list[str]) -> Sample:
         """Claims of a hundred, each taken back, over one connection."""
-        params = {"tick": uuid.uuid4(), "types": types, "remaining": 50.0, "lease": 54.0, "alone": False}
-        params |= {"limit": BATCH, "free": BATCH, "fair": False}
+        wanted = Wanted(BATCH, types, remaining=50.0, lease=54.0, free=BATCH)
         with psycopg.connect(self.url) as connection:
             took = 0.0
             for _ in range(CLAIMS):
                 connection.execute(statements()["without_jit"])
                 started = time.perf_counter()
-                claimed = connection.execute(statements()["claim"], params).rowcount
+                claimed = connection.execute(statements()["claim"], claim_params(wanted)).rowcount
                 took += time.perf_counter() - started
                 connection.rollback()
                 assert claimed == BATCH, claimed
@@ -125,17 +131,17 @@ class Drain:
         return Sample(report.done / took, round_trips)
 
 
-def of_ticks(urls: str, jobs: int, line_of: int, rounds: int) -> dict[str, Any]:
+def of_ticks(urls: str, jobs: int, rounds: int) -> dict[str, Any]:
     """What it costs a tick that its jobs have keys, or are under a limit that has room for them."""
-    few = max(100, line_of // 100)
+    few = max(100, jobs // 10)
     drains = {
         "no key, no limit": Drain(urls, "plain", "priority", "'noop', 0", jobs),
         "a key each": Drain(urls, "keys", "key", "'noop', 'k' || n", jobs),
-        "under a concurrency of 1,000": Drain(urls, "at_once", "priority", "'noop', 0", jobs, concurrency=1000),
+        "under a concurrency of 1,000": Drain(urls, "at_once", "priority", "'noop', 0", few, concurrency=1000),
         "under a rate of 1,000,000/hour": Drain(
-            urls, "rated", "priority", "'noop', 0", jobs, rate=Rate(1_000_000, 3600)
+            urls, "rated", "priority", "'noop', 0", few, rate=Rate(1_000_000, 3600)
         ),
-        f"one key, a line of {few:,}": Drain(urls, "short", "key", "'noop', 'k'", few),
+        "one key": Drain(urls, "line", "key", "'noop', 'k'", few),
     }
     series = alternate({name: drain.sample for name, drain in drains.items()}, rounds)
     plain = series["no key, no limit"]
@@ -174,8 +180,8 @@ def measure(programs: Path, args: argparse.Namespace) -> dict[str, Any]:
         exact = clusters.server_version(urls.format("postgres"))
         print(f"\nPostgres {exact}, {args.rounds} rounds\n\na claim of {BATCH} from {FEW:,} jobs, with so many behind")
         result: dict[str, Any] = {"postgres": exact, "claims": of_claims(urls, args.size, args.rounds)}
-        print(f"\na tick that drains {args.jobs:,} jobs")
-        result["ticks"] = of_ticks(urls, args.jobs, args.size // 10, args.rounds)
+        print(f"\na tick that drains {args.jobs:,} jobs; the last three, a tenth of it")
+        result["ticks"] = of_ticks(urls, args.jobs, args.rounds)
         print(f"\n{args.jobs:,} jobs in one statement")
         result["producers"] = of_producers(urls, args.jobs, args.rounds)
         return result

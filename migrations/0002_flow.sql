@@ -173,7 +173,7 @@ create or replace function tick.lock_lanes() returns void language sql as 'selec
 
 -- What a claim may take under limits: so many of each lane as it has room for, locked.
 -- The plans are made for each call: this runs before there are statistics.
-create or replace function tick.in_lanes(types text[], remaining float8, most integer, fair boolean)
+create or replace function tick.in_lanes(types text[], remaining float8, longest float8, most integer, fair boolean)
     returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
 begin
     if not exists (select from tick.lane_room l join tick.lane_priorities level on level.lane = l.lane
@@ -194,7 +194,7 @@ begin
              from open_lanes l join tick.lane_priorities level on level.lane = l.lane cross join lateral (
                   select f.id, f.priority, f.run_at from tick.free_jobs f
                    where f.losses = 0 and f.lane = l.lane and f.priority = level.priority and f.type = any(types)
-                     and coalesce(f.timeout < make_interval(secs => remaining), true)
+                     and (f.timeout is null or least(f.timeout, make_interval(secs => longest)) < make_interval(secs => remaining))
                      and (l.key_rate is null or f.key is null or l.key_rate > (
                           select count(*) from tick.starts s
                            where s.lane = l.lane and s.key = f.key and s.at > tick.now() - l.key_period))
@@ -215,7 +215,7 @@ begin
 end $$;
 
 -- What a claim may take when it is to be fair: of each priority the oldest, the oldest of all first, locked.
-create or replace function tick.fair_share(types text[], remaining float8, most integer)
+create or replace function tick.fair_share(types text[], remaining float8, longest float8, most integer)
     returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
 begin
     return query
@@ -223,7 +223,7 @@ begin
       from tick.free_priorities level cross join lateral (
            select j.id, j.priority, j.run_at from tick.free_jobs j
             where j.losses = 0 and j.lane is null and j.priority = level.priority and j.type = any(types)
-              and coalesce(j.timeout < make_interval(secs => remaining), true)
+              and (j.timeout is null or least(j.timeout, make_interval(secs => longest)) < make_interval(secs => remaining))
             order by j.run_at, j.id limit most for update skip locked) due
      order by due.run_at, due.id limit most;
 end $$;

@@ -45,7 +45,7 @@ create index if not exists jobs_cancelled on tick.jobs (finished_at) where statu
 -- `hash` is that of the key with the id `caller`, or null for a caller who is known already. The two hashes are compared
 -- under a random number, so that the time it takes says nothing about either.
 create or replace function tick.admit(caller text, hash bytea, scope text, calls integer, period float8)
-    returns void language plpgsql as $$
+    returns text[] language plpgsql as $$
 declare
     salt constant bytea := uuid_send(gen_random_uuid());
     granted text[];
@@ -67,6 +67,7 @@ begin
     if wait > 0.000001 * admit.calls then
         raise exception 'one call too many' using errcode = 'TK429', detail = wait::text;
     end if;
+    return granted;
 end $$;
 
 -- Counts a call, or raises TK429 when others have come in meanwhile. Last in its transaction, since the calls of a caller

@@ -13,8 +13,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from enum import Enum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import httpx
 import psycopg
@@ -28,7 +29,7 @@ from tests.test_cli import Project, answers, free_port
 from tests.test_docs import blocks
 from tests.test_pooler import PGBOUNCER, pooled_url  # noqa: F401 - a fixture
 from tests.test_web import SECRET, Site, server  # noqa: F401 - a fixture
-from tick import calls, database, refusals, web
+from tick import calls, database, keys, refusals, web
 from tick.api import LONGEST_BODY
 from tick.bodies import MOST_JOBS, redacted
 from tick.handlers import registry
@@ -247,6 +248,7 @@ class TestABatch:
 class TestWhatIsWrong:
     """Everything at once, where it is, and nothing is written."""
 
+    WRITE = "write 2030-01-01T00:00:00Z; or for Z an offset such as +01:00, which is %2B01:00 in a query"
     CASES = [
         ({}, {"type": "it is missing"}),
         ([], {"$": "Expected `object`, got `array`"}),
@@ -264,7 +266,7 @@ class TestWhatIsWrong:
             {
                 "payload.nam": "unknown field; did you mean `name`?",
                 "payload.times": "Expected `int`, got `str`",
-                "payload.tone": "Invalid enum value 'warm'",
+                "payload.tone": "'warm' is not one of kind, cold",
                 "payload.name": "it is missing",
             },
         ),
@@ -275,9 +277,10 @@ class TestWhatIsWrong:
         ({"type": "take", "timeout": 0}, {"timeout": "timeout=0.0 is not a time of up to a day"}),
         ({"type": "take", "max_attempts": 0}, {"max_attempts": "max_attempts=0 is not from 1 to 100"}),
         ({"type": "take", "key": "a\x00"}, {"key": "key='a\\x00' is not a text of 1 to 512 bytes, without NUL"}),
-        ({"type": "take", "key_order": "x"}, {"key_order": "Invalid enum value 'x'"}),
-        ({"type": "take", "run_at": "2030-01-01T00:00:00"}, {"run_at": "Expected `datetime` with a timezone component"}),
-        ({"type": "take", "run_at": "tomorrow"}, {"run_at": "Invalid RFC3339 encoded datetime"}),
+        ({"type": "take", "key_order": "x"}, {"key_order": "'x' is not one of loose, strict"}),
+        ({"type": "take", "on_conflict": "y" * 5000}, {"on_conflict": f"'{'y' * 98}… is not one of keep, replace, postpone"}),
+        ({"type": "take", "run_at": "2030-01-01T00:00:00"}, {"run_at": f"it has no time zone: {WRITE}"}),
+        ({"type": "take", "run_at": "tomorrow"}, {"run_at": f"it is no instant of RFC 3339: {WRITE}"}),
         ({"type": "take", "run_at": "1999-12-31T23:59:59Z"}, {"run_at": "it is not from the year 2000 to 9989, with the delay"}),
         ({"type": "take", "run_at": "9989-12-31T23:59:59Z", "delay": "1d"}, {"run_at": "it is not from the year 2000 to 9989, with the delay"}),
         ({"type": "take", "run_at": "9999-12-31T23:59:59Z", "delay": "3000d"}, {"run_at": "it is not from the year 2000 to 9989, with the delay"}),
@@ -299,6 +302,24 @@ class TestWhatIsWrong:
             path: found[path] for path, message in said.items() if message
         }
         assert count(conn) == 0
+
+    def test_is_said_with_what_the_annotations_of_a_handler_list(self, client):
+        class Colour(Enum):
+            RED = "red"
+            BLUE = "blue"
+
+        def paint(
+            colour: Colour | None, size: Annotated[Literal[1, 2], "of a brush"], tags: list[Literal["a"]]
+        ) -> None: ...
+
+        paint.__annotations__ |= {"colour": Colour | None}
+        public.job(paint)
+        body = {"type": "paint", "payload": {"colour": "green", "size": 3, "tags": ["b"]}}
+        assert wrong(client.post("/jobs", json=body)) == {
+            "payload.colour": "'green' is not one of red, blue",
+            "payload.size": "3 is not one of 1, 2",
+            "payload.tags[0]": "Invalid enum value 'b'",
+        }
 
     @pytest.mark.parametrize(
         "column",
@@ -402,6 +423,7 @@ class TestWhoMayWhat:
 
     SQL = {"type": "sql", "payload": {"statement": "select 1"}}
     CALL = {"type": "http", "payload": {"url": "https://example.com/"}}
+    UNSIGNED = {"type": "http", "payload": {"url": "https://example.com/", "sign": False}}
 
     @pytest.mark.parametrize(
         "body",
@@ -413,9 +435,12 @@ class TestWhoMayWhat:
                 "type": "tick.callback",
                 "payload": {"url": "https://example.com/", "id": "a", "type": "b", "timestamp": "c", "data": {}},
             },
-            {"type": "http", "payload": {"url": "https://example.com/", "headers": {"x": "${secret:stripe}"}}},
-            {"type": "http", "payload": {"url": "https://example.com/", "headers": {"x": "a ${secret:"}}},
+            CALL,
+            {"type": "http", "payload": UNSIGNED["payload"] | {"headers": {"x": "${secret:stripe}"}}},
+            {"type": "http", "payload": UNSIGNED["payload"] | {"headers": {"x": "a ${secret:"}}},
+            {"type": "http", "payload": {"url": "https://example.com/", "sign": None}},
             {"type": "http", "payload": {"url": "https://example.com/", "sign": True}},
+            {"type": "http", "payload": {"url": "https://example.com/", "sign": ""}},
             {"type": "http", "payload": {"url": "https://example.com/", "sign": "billing"}},
         ],
         ids=lambda body: json.dumps(body)[:70],
@@ -425,13 +450,33 @@ class TestWhoMayWhat:
         assert count(conn) == 0
         assert client.post("/jobs", json=body).status_code == 201
 
-    def test_a_call_without_a_secret_does_not(self, client, plain, server, settings):  # noqa: F811 - the fixture
-        assert client.post("/jobs", json=self.CALL, headers=plain).status_code == 201
-        keys = (f"plain:enqueue:{PLAIN}",)
-        server.serve(replace(settings, api_keys=keys, named_secrets={"webhook": ("whsec_" + "x" * 32,)}))
-        check(client.post("/jobs", json=self.CALL, headers=plain), 403, "missing-scope")
-        unsigned = {"type": "http", "payload": self.CALL["payload"] | {"sign": False}}
-        assert client.post("/jobs", json=unsigned, headers=plain).status_code == 201
+    def test_a_call_does_so_too_without_any_secret(self, client, conn, plain):
+        check(client.post("/jobs", json=self.UNSIGNED, headers=plain), 403, "missing-scope", detail="admin")
+        assert count(conn) == 0
+
+    @pytest.mark.parametrize(
+        ("body", "place"),
+        [
+            (SQL, "$"),
+            ({"jobs": [{"type": "take"}, SQL, SQL]}, "jobs[1]"),
+            ({"type": "take", "then": {"type": "take", "then": SQL}}, "then.then"),
+            ({"jobs": [{"type": "take", "then": [{"type": "take"}, SQL]}]}, "jobs[0].then[1]"),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    @pytest.mark.parametrize("kept", ["environment", "table"])
+    def test_who_lacks_the_scope_is_told_for_which_job(self, client, conn, plain, body, place, kept):
+        if kept == "table":
+            id, key = keys.create()
+            conn.execute(
+                "insert into tick.api_keys (id, name, scopes, hash) values (%s, 'x', '{enqueue}', %s)",
+                [id, keys.digest(key)],
+            )
+            plain = {"authorization": f"Bearer {key}"}
+        said = check(client.post("/jobs", json=body, headers=plain), 403, "missing-scope")["detail"]
+        assert said.startswith(f"{place}: a job of the type 'sql' acts with the deployment's own rights; this takes")
+        assert "with the scope admin" in said
+        assert client.post("/jobs", json={"type": "take"}, headers=plain).status_code == 201
 
 
 class TestTheIdempotencyKey:
@@ -722,6 +767,19 @@ class TestLooking:
     def test_at_what_no_filter_can_be(self, client, query, path):
         assert list(wrong(client.get(f"/jobs?{query}"))) == [path]
 
+    @pytest.mark.parametrize(
+        ("query", "said"),
+        [
+            ("status=bogus", "'bogus' is not one of pending, running, done, dead, cancelled"),
+            ("created_after=2030-01-01T00:00:00+00:00", "it is no instant of RFC 3339: write 2030-01-01T00:00:00Z; "),
+            ("created_after=2030-01-01T00:00:00", "it has no time zone: write 2030-01-01T00:00:00Z; "),
+        ],
+    )
+    def test_at_what_no_filter_can_be_says_what_could(self, client, query, said):
+        (message,) = wrong(client.get(f"/jobs?{query}")).values()
+        assert message.startswith(said)
+        assert "%2B01:00 in a query" in message or query.startswith("status")
+
     def test_all_that_is_wrong_with_a_query_is_said(self, client):
         assert list(wrong(client.get("/jobs?statu=dead&limit=0&status=x"))) == ["statu", "limit", "status"]
 
@@ -742,7 +800,7 @@ class TestLooking:
             payload={"a": 1},
             key="k",
             idempotency_key="i",
-            callback_url="https://u:p@example.com/x?token=t#f",
+            callback_url="https://example.com/x?token=t#f",
         )
         tick(settings)
         shown = client.get(f"/jobs/{id}").json()
@@ -787,6 +845,18 @@ class TestLooking:
             "nested": [{"Api-Key": "[redacted]", "access_token": "[redacted]"}],
         }  # fmt: skip
         assert response.json()["result"] == {"client_secret": "[redacted]", "ok": True}
+
+    def test_at_what_a_url_holds_beside_its_place_is_not_possible(self, client, conn):
+        url, place = "https://u:sekrit@example.com/a?key=sekrit#sekrit", "https://example.com/a"
+        payload = {"url": url, "json": {"imageUrl": url, "redirect_uri": f"{url}\nsekrit", "curl": "is it a url? no"}}
+        id = a_job(conn, "http", payload=payload, result={"hooks": [{"url": url}]})
+        response = client.get(f"/jobs/{id}")
+        assert "sekrit" not in response.text
+        shown = response.json()
+        assert shown["payload"] == {
+            "url": place, "json": {"imageUrl": place, "redirect_uri": place, "curl": "is it a url? no"},
+        }  # fmt: skip
+        assert shown["result"] == {"hooks": [{"url": place}]}
 
     def test_at_a_payload_that_no_parser_can_read(self, client, conn):
         for payload in ('{"a": 1e5000}', '{"a": ' + "[" * 3000 + "]" * 3000 + "}"):
@@ -947,6 +1017,10 @@ class TestReplayingMany:
     def test_what_is_no_filter(self, client, conn, wanted, path):
         assert list(wrong(client.post("/jobs/replay", json=wanted))) == [path]
         assert statuses(conn)["dead"] == 15
+
+    def test_a_status_that_cannot_be_replayed_is_answered_with_those_that_can(self, client):
+        found = wrong(client.post("/jobs/replay", json={"status": "done"}))
+        assert found == {"status": "'done' is not one of dead, cancelled"}
 
 
 class TestTheProtocol:

@@ -712,7 +712,8 @@ class TestQStash:
         assert "QSTASH_CURRENT_SIGNING_KEY or TICK_URL is not set" in caplog.text
         site.serve(replace(site.settings, **without))
         response = site.tick(headers={"upstash-signature": qstash_token()}, content=BODY)
-        check_problem(response, 503, title="No secret is configured")
+        check_problem(response, 503, title="No secret is configured", detail="CRON_SECRET is not set")
+        assert ("TICK_URL is not" in response.json()["detail"]) == (missing == "url")
 
 
 WHSEC = "whsec_" + base64.b64encode(b"w" * 32).decode()

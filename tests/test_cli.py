@@ -582,10 +582,56 @@ class TestArguments:
             cli.main(["serve"])
         assert "'tcp://10.0.0.1:80' is not a number" in capsys.readouterr().err
 
+    @pytest.mark.parametrize("given", ["99999", "65536", "-1", "x", "", "٣", "8000.0"])
+    @pytest.mark.parametrize("command", ["serve", "dev"])
+    def test_a_port_that_no_server_can_have_is_wrong_usage(self, capsys, command, given):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main([command, f"--port={given}"])
+        assert f"argument --port: {given!r} is not a number from 0 to 65535" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("given", [0, 80, 65535])
+    def test_a_port_that_a_server_can_have_is_taken(self, given):
+        assert cli.parser().parse_args(["serve", "--port", str(given)]).port == given
+
 
 class TestServe:
     def test_does_not_start_on_what_cannot_work(self, project):
         assert "the module 'wrok'" in project.complaint("serve", TICK_MODULES="wrok")
+
+    @pytest.mark.parametrize(
+        ("name", "given", "said"),
+        [
+            ("TICK_API_RATE", "x", "tick: api_rate (TICK_API_RATE): 'x' is not a rate: write "),
+            ("TICK_API_KEYS", "foo", "tick: TICK_API_KEYS, entry 1: it is not name:scopes:key"),
+            ("TICK_INBOUND_SECRETS", "foo", "tick: TICK_INBOUND_SECRETS: "),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["serve", "dev"])
+    def test_says_in_one_line_what_cannot_work(self, project, command, name, given, said):
+        (line,) = project.complaint(command, "--port", free_port(), **{name: given}).splitlines()
+        assert line.startswith(said)
+
+    @contextmanager
+    def serving(self, project, **env):
+        port = free_port()
+        with project.started("serve", "--host", "127.0.0.1", "--port", port, **env):
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 20)
+            yield httpx.get(f"http://127.0.0.1:{port}/tick")
+
+    def test_asks_for_no_secret_when_there_is_another_proof(self, project):
+        with self.serving(project, TICK_INBOUND_SECRETS=f"whsec_{'A' * 43}=") as response:
+            assert response.status_code == 401
+        assert "CRON_SECRET" not in project.log
+
+    def test_says_that_qstash_needs_the_url_when_it_has_its_keys_alone(self, project):
+        gap = "the signing keys of QStash are set and TICK_URL is not: set it to the URL of /tick that QStash calls"
+        with self.serving(project, QSTASH_CURRENT_SIGNING_KEY="sig_x") as response:
+            assert (response.status_code, gap in response.json()["detail"]) == (503, True)
+        assert "CRON_SECRET is not set: /tick answers 503 until it is" in project.log
+        assert f"QStash is not let in: {gap}" in project.log
+        with self.serving(project, QSTASH_CURRENT_SIGNING_KEY="sig_x", TICK_URL="https://example.com/tick") as response:
+            assert response.status_code == 401
+        assert "is not set" not in project.log and "is not let in" not in project.log
 
     def test_says_that_it_has_no_secret_and_serves_health_all_the_same(self, project):
         port = free_port()

@@ -116,7 +116,10 @@ class TestWhatIsRefused:
     @pytest.mark.parametrize(
         ("pyproject", "said"),
         [
-            ("[tool.tick]\nmodule = 'x'\n", "[tool.tick] has unknown keys: module; it takes api_rate, batch_size, budget"),
+            (
+                "[tool.tick]\nmodule = 'x'\n",
+                "[tool.tick] has unknown keys: module; it takes api_rate, batch_size, budget",
+            ),
             ("[tool.tick\n", "pyproject.toml: "),
             ("[tool.tick]\nconcurrency = 0\n", "0 is not a number from 1 to 1000"),
             ("[tool.tick]\nconcurrency = 2.5\n", "2.5 is not a number"),

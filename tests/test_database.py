@@ -116,8 +116,13 @@ class TestTheUrl:
             with_connection(given, lambda _: None)
         assert "hunter2" not in str(raised.value)
 
+    @pytest.mark.parametrize("given", ["mysql://x", "postgres//u@h/d", "sqlite:///tick.db", "h/d"])
+    def test_that_begins_as_none_of_postgres_is_told_how_one_does(self, given):
+        with pytest.raises(ConfigurationError, match="; write postgresql://user:password@host/database$"):
+            with_connection(given, lambda _: None)
+
     def test_an_option_that_libpq_does_not_know_is_named(self):
-        with pytest.raises(ConfigurationError, match='invalid URI query parameter: "pool_size"'):
+        with pytest.raises(ConfigurationError, match='invalid URI query parameter: "pool_size"$'):
             with_connection("postgresql://h/d?pool_size=5", lambda _: None)
 
     def test_that_is_missing_is_said_to_be(self):
@@ -248,7 +253,9 @@ class TestPsql:
         for _ in range(2):
             done = psql(fresh_url, *EVERY_FILE)
             assert done.returncode == 0, done.stderr
-        assert fresh.execute("select name, checksum from tick.migrations order by number").fetchall() == [(path.stem, None) for path in FILES]
+        assert fresh.execute("select name, checksum from tick.migrations order by number").fetchall() == [
+            (path.stem, None) for path in FILES
+        ]
 
     def test_applies_them_twice_at_once(self, fresh, fresh_url):
         with ThreadPoolExecutor(4) as pool:

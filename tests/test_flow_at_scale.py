@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.test_keys_in_order import Hand
+from tests.test_keys_in_order import Hand, claim_params
 from tick.jobs import Done
 from tick.queue import statements
 
@@ -66,8 +66,7 @@ def pages(conn: psycopg.Connection, statement: str, params: dict[str, Any]) -> i
 
 
 def of_a_claim(conn: psycopg.Connection, *, fair: bool = False) -> int:
-    params = {"tick": uuid.uuid4(), "types": list(TYPES), "remaining": 50.0, "lease": 54.0, "alone": False}
-    return pages(conn, statements()["claim"], params | {"limit": 100, "free": 100, "fair": fair})
+    return pages(conn, statements()["claim"], claim_params(100, TYPES, fair=fair))
 
 
 def grows(conn: psycopg.Connection, statement: str, measured: Callable[[], int]) -> float:

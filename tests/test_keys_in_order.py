@@ -7,10 +7,11 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import psycopg
@@ -24,7 +25,7 @@ from tests.factories import a_job, job, statuses, tick, wait_until
 from tick import queue
 from tick.jobs import Cancelled, Dead, Done, Failure, Job, NewJob, Outcome, Released, Retried, Snoozed
 from tick.processor import process_tick
-from tick.queue import settlements, statements
+from tick.queue import Queue, Wanted, settlements, statements
 
 OOPS = Failure("ValueError: no", "Traceback ...")
 LATER = datetime(2037, 1, 1, tzinfo=UTC)
@@ -57,6 +58,13 @@ select distinct on (key) id, losses > 0 as suspect, run_at <= tick.now() as due 
 """The first job of each key that has none running, by the rule itself and not by how it is kept."""
 
 
+def claim_params(limit: int, types: Iterable[str] = ("noop",), *, fair: bool = False) -> dict[str, Any]:
+    """What a tick of its own binds to a claim."""
+    wanted = Wanted(limit, list(types), remaining=50.0, lease=1e6, free=limit, fair=fair)
+    (claim,) = Queue._claims(SimpleNamespace(tick=uuid.uuid4()), wanted)
+    return claim.params
+
+
 class Hand:
     """What ticks do, by hand: one statement of queue.sql at a time."""
 
@@ -70,12 +78,8 @@ class Hand:
     def claim(
         self, name: str = "claim", limit: int = 100, types: tuple[str, ...] = ("noop",), *, fair: bool = False
     ) -> list[Job]:
-        rows = self.run(
-            name, tick=uuid.uuid4(), types=list(types), remaining=50.0, lease=1e6, alone=False, limit=limit,
-            free=limit, fair=fair,
-        )  # fmt: skip
-        jobs = [Job._make(row) for row in rows]
-        return sorted(jobs, key=lambda job: (0 if fair else -job.priority, job.run_at, job.id))
+        rows = self.run(name, **claim_params(limit, types, fair=fair))
+        return sorted(map(Job._make, rows), key=lambda job: (0 if fair else -job.priority, job.run_at, job.id))
 
     def claimed(self, **options: Any) -> list[int]:
         return [job.id for job in self.claim(**options)]
@@ -444,6 +448,17 @@ class TestTransactionsThatMeet:
         hand.settle(running, Done())
         other.commit()
         assert hand.claimed() == [late]
+
+    def test_what_a_transaction_leaves_standing_that_does_not_see_it_the_next_tick_frees(self, conn, hand, other):
+        first = keyed(conn)
+        other.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        other.execute("select from tick.jobs")
+        second = keyed(conn)
+        Hand(other).run("cancel", id=first, ids=[first])
+        other.commit()
+        assert hand.stuck() == [("k",)]
+        hand.run("heal_keys")
+        assert hand.claimed() == [second]
 
     def test_the_next_is_cancelled_while_it_is_being_freed(self, conn, hand, other, url):
         keyed(conn)

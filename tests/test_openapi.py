@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import httpx
 import pytest
@@ -17,7 +19,7 @@ import uvicorn
 
 import tick as public
 from tests.factories import a_job, wait_until
-from tick import bodies, refusals, web
+from tick import bodies, handlers, refusals, web
 from tick.api import OPERATIONS, Api
 from tick.bodies import JobToEnqueue
 from tick.handlers import registry
@@ -120,6 +122,30 @@ class TestTheDocument:
 
     def test_the_columns_of_a_job_are_those_that_are_read(self):
         assert set(bodies.ListedJob.__struct_fields__) < set(bodies.Job.__struct_fields__)
+
+
+class TestTheGuideOfHandlers:
+    """docs/handlers.md has every option and every member of the context, since this is where people look for them."""
+
+    TEXT = (Path(__file__).parents[1] / "docs" / "handlers.md").read_text()
+
+    def rows(self, head: str) -> list[str]:
+        """The first cells of the table that has this head."""
+        table = self.TEXT[self.TEXT.index(f"| {head} | |\n") :].partition("\n\n")[0]
+        return [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines()[2:]]
+
+    def test_has_every_option_of_a_job(self):
+        assert sorted(cell.strip("`") for cell in self.rows("option")) == sorted(Options.__slots__)
+
+    def test_has_every_member_of_the_context(self):
+        internal = {"follow_ups", "said"}
+        members = {name for name in dir(public.Context) if not name.startswith("_")} - internal
+        assert set(re.findall(r"ctx\.(\w+)", " ".join(self.rows("member")))) == members
+
+    def test_has_every_option_of_a_handler(self):
+        (example,) = re.findall(r"^@tick\.job\(\n(.*?)^\)", self.TEXT, re.MULTILINE | re.DOTALL)
+        options = inspect.signature(handlers._register).parameters.keys() - {"function"}
+        assert set(re.findall(r"^    (\w+)=", example, re.MULTILINE)) == options
 
 
 class TestWhatIsServed:

@@ -151,7 +151,17 @@ class TestClaim:
         )
         conn.execute("analyze tick.jobs")
         text = queue.statements()["claim"]
-        params = {"tick": NEVER, "types": ["noop"], "remaining": 50.0, "lease": 54.0, "alone": False, "limit": 500, "fair": False, "free": 10}
+        params = {
+            "tick": NEVER,
+            "types": ["noop"],
+            "remaining": 50.0,
+            "lease": 54.0,
+            "alone": False,
+            "limit": 500,
+            "fair": False,
+            "free": 10,
+            "longest": 49.0,
+        }
         plan = "\n".join(row[0] for row in psycopg.ClientCursor(conn).execute(f"explain {text}", params))
         assert "Seq Scan on jobs" not in plan, plan
         assert "jobs_due" in plan
@@ -330,7 +340,7 @@ class TestTheTableRefuses:
             {"status": "pending", "finished_at": "+0"},
             {"status": "pending", "lease_expires_at": "+0"},
             {"payload": [1]},
-                    {"type": ""},
+            {"type": ""},
             {"max_attempts": 0},
             {"key": ""},
             {"run_at": "infinity"},

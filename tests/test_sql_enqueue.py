@@ -215,7 +215,10 @@ class TestRefusals:
             ("'greet', max_wait => '-1s', idempotency_key => 'a'", "max_wait is -1.000000, and must be a number"),
             ("'greet', throttle => '0'", "throttle is 0.000000, and must be a number of seconds, from one to a year"),
             ("'greet', throttle => '1h', idempotency_key => 'a'", "must be given without an idempotency_key only"),
-            ("'greet', timeout => '2 days'", "timeout is 172800.000000, and must be a number of seconds, a day at most"),
+            (
+                "'greet', timeout => '2 days'",
+                "timeout is 172800.000000, and must be a number of seconds, a day at most",
+            ),
             ("'greet', on_conflict => 'explode', idempotency_key => 'a'", 'on_conflict is "explode", and must be keep'),
             ("'greet', on_conflict => 'replace'", "must be given with an idempotency_key only"),
             ("'greet', callback_url => 'ftp://a'", 'callback_url is "ftp://a", and must be an http:// or https:// URL'),

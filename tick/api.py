@@ -7,7 +7,8 @@ import base64
 import hashlib
 import logging
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from importlib.metadata import version
 from typing import Any, Protocol
@@ -20,16 +21,15 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from . import bodies, headers, keys, openapi, reading
-from .calls import KEPT_SECONDS, Answer, Call
+from .calls import KEPT_SECONDS, MOST_CONNECTIONS, Answer, Call
 from .config import Settings
 from .errors import InvalidTransition, JobNotFound
 from .handlers import Registry, current_traceparent
-from .http_job import DEFAULT_SECRET
 from .intake import JobId
 from .jobs import NewJob
 from .openapi import Operation
 from .problems import NO_STORE
-from .refusals import Refused
+from .refusals import KINDS, Refused
 
 LONGEST_BODY = 1024 * 1024
 BODY_SECONDS = 10.0
@@ -176,6 +176,7 @@ class Api:
 
     def __init__(self, door: Door) -> None:
         self.door = door
+        self._room = asyncio.Semaphore(MOST_CONNECTIONS)
 
     def routes(self) -> list[Route]:
         """A route for each path, with and without a slash at its end."""
@@ -187,7 +188,8 @@ class Api:
     async def serve(self, operation: Operation, request: Request) -> Response:
         """The answer of an operation, or why it is refused."""
         try:
-            call = Call(self.door.settings, keys.recognise(request.headers, self.door.settings), operation.scope)
+            caller = keys.recognise(request.headers, self.door.settings)
+            call = Call(self.door.settings, caller, operation.scope, self._room)
             call.need(operation.scope)
         except Refused as refused:
             return refused.response()
@@ -228,6 +230,7 @@ class Api:
     async def enqueue_jobs(self, request: Request, call: Call) -> Response:
         """One job, a batch, or a CloudEvent."""
         key = headers.idempotency_key(request.headers)
+        await call.prove()  # Reading a body is work, which nobody may ask for who has no key.
         body = await _body(request)
         if headers.is_event(request.headers):
             given = headers.event(request.headers, reading.decode(body or b"{}"))
@@ -235,17 +238,16 @@ class Api:
             given = reading.decode(body)
         is_batch = isinstance(given, dict) and "jobs" in given
         news = self._read(given, is_batch=is_batch)
-        if any(map(self._acts_for_the_deployment, news)):
-            call.need("admin")
 
         def answer(ids: Sequence[JobId]) -> Answer:
             return _enqueued(news, ids, request.url.path.rstrip("/"), is_batch=is_batch)
 
-        if key is None:
-            return _response(answer(await call.enqueue(news)))
-        fingerprint = hashlib.sha256(msgspec.json.encode(given)).digest()
-        kept, is_replayed = await call.enqueue_once(news, key, fingerprint, answer)
-        return _response(kept, {"idempotency-replayed": "true"} if is_replayed else {})
+        with _needing_admin(call, next(_acting(news, is_batch=is_batch), None)):
+            if key is None:
+                return _response(answer(await call.enqueue(news)))
+            fingerprint = hashlib.sha256(msgspec.json.encode(given)).digest()
+            kept, is_replayed = await call.enqueue_once(news, key, fingerprint, answer)
+            return _response(kept, {"idempotency-replayed": "true"} if is_replayed else {})
 
     def _read(self, given: Any, *, is_batch: bool) -> list[NewJob]:
         """The jobs to be that a request asks for. Raises Refused with everything that is wrong with them."""
@@ -253,16 +255,6 @@ class Api:
         jobs = read.batch(given) if is_batch else [read.job(given)]
         read.done()
         return [job for job in jobs if job is not None]
-
-    def _acts_for_the_deployment(self, new: NewJob) -> bool:
-        """Whether a job does what its caller may not: it runs SQL, or calls a URL with one of the secrets."""
-        if any(map(self._acts_for_the_deployment, new.then or ())):
-            return True
-        if new.type != "http":
-            return new.type == "sql" or new.type.startswith("tick.")
-        sign = msgspec.json.decode(new.payload).get("sign")
-        is_signed = bool(sign) or (sign is None and DEFAULT_SECRET in self.door.settings.named_secrets)
-        return is_signed or b"${secret:" in new.payload
 
     async def list_jobs(self, request: Request, call: Call) -> Response:
         """A page of jobs."""
@@ -304,6 +296,7 @@ class Api:
 
     async def replay_jobs(self, request: Request, call: Call) -> Response:
         """How many jobs a filter finds, or has replayed."""
+        await call.prove()
         given = reading.decode(await _body(request))
         read = reading.Reading()
         wanted = read.fit(bodies.ReplayFilter, given)
@@ -319,6 +312,46 @@ class Api:
             dry_run=wanted.dry_run, count=len(ids), sample=ids[: bodies.SAMPLE], more=len(rows) > wanted.limit
         )
         return _json(found)
+
+
+@contextmanager
+def _needing_admin(call: Call, why: str | None) -> Iterator[None]:
+    """Have the call need the scope admin, for the reason given, if there is one; who lacks it is told that."""
+    try:
+        if why:
+            call.need("admin")
+        yield
+    except Refused as refused:
+        if why and refused.kind == KINDS["missing-scope"]:
+            raise Refused("missing-scope", f"{why}; {refused.detail}", refused.headers) from None
+        raise
+
+
+def _acting(news: Sequence[NewJob], *, is_batch: bool) -> Iterator[str]:
+    """For each job that does what its caller may not: where it is, and why that is so."""
+    for number, new in enumerate(news):
+        for place, each in _with_following(new, f"jobs[{number}]" if is_batch else ""):
+            if why := _right_of_the_deployment(each):
+                yield f"{place or '$'}: {why}"
+
+
+def _with_following(new: NewJob, place: str) -> Iterator[tuple[str, NewJob]]:
+    """A job and those of its `then`, each with its place in the request."""
+    yield place, new
+    following = new.then or ()
+    for number, each in enumerate(following):
+        step = "then" if len(following) == 1 else f"then[{number}]"
+        yield from _with_following(each, f"{place}.{step}" if place else step)
+
+
+def _right_of_the_deployment(new: NewJob) -> str | None:
+    """Why a job is not for everybody who may enqueue; None when it is.
+
+    A call has the deployment's secrets and its place in the network, where `http_allow` may open what is private.
+    """
+    if new.type in ("http", "sql") or new.type.startswith("tick."):
+        return f"a job of the type {new.type!r} acts with the deployment's own rights"
+    return None
 
 
 def _untold(error: Exception) -> str:

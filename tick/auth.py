@@ -66,6 +66,16 @@ def is_configured(settings: Settings) -> bool:
     return bool(settings.secrets or settings.inbound_secrets or _takes_qstash(settings) or settings.oidc)
 
 
+def qstash_gap(settings: Settings) -> str | None:
+    """Why QStash is not let in although its keys are set; None when it is, or they are not.
+
+    No error, since an integration of Upstash sets them for its other products too.
+    """
+    if settings.qstash_keys and not settings.url:
+        return "the signing keys of QStash are set and TICK_URL is not: set it to the URL of /tick that QStash calls"
+    return None
+
+
 def check(settings: Settings) -> None:
     """Raises ConfigurationError for a scheme that is configured and can never work."""
     for secret in settings.inbound_secrets:

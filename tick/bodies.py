@@ -16,7 +16,9 @@ SAMPLE = 10
 _SECRET = re.compile(
     r"password|passwd|secret|token|authorization|cookie|api[-_]?key|private[-_]?key|credential", re.IGNORECASE
 )
-_PRIVATE_PARTS = re.compile(r"(?<=//)[^/?#@]*@|[?#].*")
+_PRIVATE_PARTS = re.compile(r"(?<=//)[^/?#@]*@|[?#].*", re.DOTALL)
+_URL_NAME = re.compile(r"ur[li]$", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _TEXT = r"^[^\x00]*$"
 
 Text = Annotated[str, Meta(min_length=1, max_length=512, pattern=_TEXT)]
@@ -100,7 +102,7 @@ class ListedJob(Struct, kw_only=True):
 
 
 class Job(ListedJob, kw_only=True):
-    """All there is to know of a job; members whose name says that they are secret say "[redacted]"."""
+    """All there is to know of a job; what its name says is secret says "[redacted]", and URLs have no query."""
 
     payload: Any
     result: Any
@@ -202,8 +204,10 @@ def _in_utc(value: Any) -> Any:
 def redacted(value: Any, room: int = 64) -> Any:
     """The value without what its name says is secret, and without what is nested too deeply to look at.
 
-    >>> redacted({"tokens": 42, "to": {"api_key": "k", "note": "x"}})
-    {'tokens': 42, 'to': {'api_key': '[redacted]', 'note': 'x'}}
+    Members named as URLs are shown without what in a URL may be secret: user, password, query and fragment.
+
+    >>> redacted({"tokens": 42, "to": {"api_key": "k", "url": "https://u:p@example.com/a?k=v"}})
+    {'tokens': 42, 'to': {'api_key': '[redacted]', 'url': 'https://example.com/a'}}
     """
     if not isinstance(value, dict | list):
         return value
@@ -211,7 +215,12 @@ def redacted(value: Any, room: int = 64) -> Any:
         return "[nested too deeply]"
     if isinstance(value, list):
         return [redacted(item, room - 1) for item in value]
-    return {
-        name: "[redacted]" if isinstance(item, str | dict | list) and _SECRET.search(name) else redacted(item, room - 1)
-        for name, item in value.items()
-    }
+    return {name: _redacted_member(name, item, room - 1) for name, item in value.items()}
+
+
+def _redacted_member(name: str, item: Any, room: int) -> Any:
+    if isinstance(item, str | dict | list) and _SECRET.search(name):
+        return "[redacted]"
+    if isinstance(item, str) and _URL_NAME.search(name) and _URL.match(item):
+        return _PRIVATE_PARTS.sub("", item)
+    return redacted(item, room)

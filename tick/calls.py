@@ -28,6 +28,10 @@ from .refusals import Refused
 
 KEPT_SECONDS = 24 * 3600
 """How long the answer to a request with an Idempotency-Key is kept."""
+MOST_CONNECTIONS = 8
+"""Calls of one process that are at the database at once."""
+ROOM_SECONDS = 5.0
+"""How long a call waits for its turn, before it is told to come again."""
 PATIENCE = 10.0
 """Seconds that a statement may take."""
 RESENDS = 3
@@ -97,21 +101,30 @@ class Quota(NamedTuple):
 class Call:
     """A request in the database: one connection, opened when something is asked of it, and closed by `close`."""
 
-    def __init__(self, settings: Settings, caller: Caller, scope: str) -> None:
+    def __init__(self, settings: Settings, caller: Caller, scope: str, room: asyncio.Semaphore | None = None) -> None:
+        self._room = room or asyncio.Semaphore()
         self.settings = settings
         self.caller = caller
         self.scope = scope
         self.quota: Quota | None = None
         self._judged = caller.hash is None
         self._connection: AsyncConnection[Any] | None = None
+        self._has_room = False
+        self._admission: AsyncCursor[Row] | None = None
+        self._granted: list[str] | None = None
+        """The scopes that the database says a key of its own has, once it has been asked."""
 
     async def close(self) -> None:
         if self._connection is not None:
             await self._connection.close()
+        if self._has_room:
+            self._room.release()
 
     def need(self, scope: str) -> None:
         """Have the call need another scope than its operation does. Raises Refused when it is known to be missing."""
         self.caller.need(scope)
+        if self._granted is not None and not {scope, "admin"} & set(self._granted):
+            raise keys.lacks(scope)
         self.scope = scope
 
     async def prove(self) -> None:
@@ -121,6 +134,8 @@ class Call:
         """
         if not self._judged:
             await self.run()
+            if self._admission:
+                self._granted = next(iter((await self._admission.fetchall())[0].values()))
 
     async def run(self, *batch: tuple[str, Row]) -> list[list[Row]]:
         """Enter, and run the named statements, in one round trip and one transaction: the rows of each.
@@ -135,7 +150,7 @@ class Call:
         async def work(connection: AsyncConnection[Any]) -> list[intake.JobId]:
             async with self._entering(connection):
                 await self._admit(connection)
-                ids: list[intake.JobId] = await intake.enqueue_many(connection, news)
+                ids: list[intake.JobId] = await intake.enqueue_many(connection, news, self.settings.schema)
                 return ids
 
         return await self._surely(work)
@@ -153,7 +168,7 @@ class Call:
             async with self._entering(connection):
                 if kept := await self._recall(connection, name, fingerprint):
                     return kept, True
-                new = answer(await intake.enqueue_many(connection, news))
+                new = answer(await intake.enqueue_many(connection, news, self.settings.schema))
                 row = {**name, **new._asdict(), "body": new.body.decode(), "fingerprint": fingerprint}
                 await self._execute(connection, "keep", row | {"seconds": KEPT_SECONDS})
                 return new, False
@@ -195,7 +210,7 @@ class Call:
     async def _admit(self, connection: AsyncConnection[Any]) -> None:
         self._judged = True
         if not self.quota:
-            await self._execute(connection, "admit", self._params)
+            self._admission = await self._execute(connection, "admit", self._params)
 
     @property
     def _params(self) -> Row:
@@ -227,9 +242,21 @@ class Call:
 
     async def _connected(self) -> AsyncConnection[Any]:
         if self._connection is None:
+            await self._enter_room()
             self._connection = await database.open_connection(self.settings.database_url or "")
             set_json_loads(_decode, self._connection)
         return self._connection
+
+    async def _enter_room(self) -> None:
+        """Wait for one of the process's few connections: a flood of calls must not take those of the ticks."""
+        if self._has_room:
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await self._room.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("too many calls at once") from None
+        self._has_room = True
 
     async def _told(self, error: psycopg.Error) -> Exception:
         """What an error of the database is for the caller."""

@@ -102,7 +102,7 @@ def _tick_arguments(parsers: Any) -> None:
         command = _command(parsers, name, function)
         command.add_argument("--host", default=host)
         # A default that is text is read by `type`, and only when this command runs.
-        command.add_argument("--port", type=_positive, default=os.environ.get("PORT") or "8000")
+        command.add_argument("--port", type=ticking.port, default=os.environ.get("PORT") or "8000")
     command.add_argument(
         "--every", type=_budget, default=60.0, metavar="SECONDS", help="seconds between ticks (default: 60)"
     )

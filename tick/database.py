@@ -66,9 +66,16 @@ async def open_connection(url: str) -> AsyncConnection:
             connect_timeout=CONNECT_TIMEOUT,
         )
     except psycopg.ProgrammingError as error:
-        raise ConfigurationError(f"DATABASE_URL is not usable: {_without_secrets(one_line(error))}") from None
+        raise ConfigurationError(f"DATABASE_URL is not usable: {_why_unreadable(url, error)}") from None
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"Postgres cannot be reached: {one_line(error)}") from None
+
+
+def _why_unreadable(url: str, error: psycopg.Error) -> str:
+    """What libpq says, and how a URL begins that it would have taken for one."""
+    said = _without_secrets(one_line(error))
+    is_ours = re.match(r"postgres(?:ql)?://", normalise_url(url))
+    return said if is_ours else f"{said}; write postgresql://user:password@host/database"
 
 
 def _without_secrets(message: str) -> str:

@@ -187,8 +187,11 @@ class Context:
     def progress(self, done: float, total: float | None = None, note: str = "") -> None:
         """Say how far this attempt is. It is written with the tick's next exchange, a few seconds later at most.
 
-        Of a note the first 500 characters are kept. What cannot be written as JSON raises TypeError.
+        Of a note the first 500 characters are kept. Raises TypeError for what is no number, where one should be.
         """
+        for number in (done, total):
+            if not isinstance(number, int | float | None):
+                raise TypeError(f"{number!r:.100} is not a number: how much is done, and of how much")
         # What Postgres cannot hold is replaced: the work is worth more than the word about it.
         storable = note[:500].replace("\0", "\ufffd").encode("utf-8", "replace").decode()
         self.said = msgspec.json.encode({"done": done, "total": total, "note": storable})

@@ -143,7 +143,7 @@ class Secrets:
 
     def fill(self, name: str, text: str) -> str:
         """A header's value with `${secret:NAME}` replaced. Raises Permanent for what a header cannot hold."""
-        filled = _SECRET.sub(lambda match: self.get(match[1])[0], text)
+        filled = _SECRET.sub(lambda match: self.get(match[1])[0], text).strip(" \t")
         if not re.fullmatch(r"[\t -~\x80-\xff]*", filled):
             raise Permanent(f"the secret in the header {name} holds characters that no header can")
         return filled
@@ -295,20 +295,14 @@ async def _deliver(
         raise CallFailed(f"{message} was not answered, or not to the end, within {timeout:g} s") from None
     except AddressRefused as error:
         raise AddressRefused(secrets.redact(str(error))) from None
-    except Exception as error:
-        if not _is_connection_error(error):
-            raise
+    except (Permanent, Retry, ConfigurationError):
+        raise
+    except Exception as error:  # noqa: BLE001 - redacted and raised again
+        # Whatever it is: its words may be what was sent, and they are stored.
         raise CallFailed(secrets.redact(f"{message} failed: {type(error).__name__} {error}".rstrip())) from None
     if answer.status in expect if expect is not None else 200 <= answer.status <= 299:
         return _result(answer, secrets)
     raise _failure(answer, secrets)
-
-
-def _is_connection_error(error: Exception) -> bool:
-    import httpcore
-
-    kinds = (httpcore.TimeoutException, httpcore.NetworkError, httpcore.RemoteProtocolError, OSError)
-    return isinstance(error, kinds)
 
 
 async def _follow(pool: httpcore.AsyncConnectionPool, message: Message, redirects: int) -> Answer:

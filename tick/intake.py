@@ -52,10 +52,13 @@ def enqueue(connection: Any, new: NewJob) -> Any:
     return _then(enqueue_many(connection, [new]), operator.itemgetter(0))
 
 
-def enqueue_many(connection: Any, news: Sequence[NewJob]) -> Any:
-    """Insert jobs with one statement: their JobIds in the order given, awaitable on an async connection."""
+def enqueue_many(connection: Any, news: Sequence[NewJob], schema: str | None = None) -> Any:
+    """Insert jobs with one statement: their JobIds in the order given, awaitable on an async connection.
+
+    The schema is that of this process's settings, unless it is given.
+    """
     params = {"jobs": to_json([new.fields() for new in news])}
-    rows = connections.fetch(connection, statements(_default_schema())["enqueue"], params)
+    rows = connections.fetch(connection, statements(schema or _default_schema())["enqueue"], params)
     return _then(rows, lambda rows: [JobId(id, created=created) for id, created in rows])
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 from . import runner
-from .config import Settings
+from .config import DEFAULT_BUDGET, Settings
 from .handlers import Context, Registry, Shared
 from .history import Durations
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released
@@ -99,6 +99,12 @@ class Place:
         return self.ends_at if self.cut_at is None else self.cut_at + STUBBORN
 
 
+def _forget_cancellation(task: asyncio.Task[None] | None) -> None:
+    """Let the next job of this task not be taken for one that is being cancelled; a handler may have swallowed it."""
+    while task is not None and task.cancelling():
+        task.uncancel()
+
+
 class Places:
     """Takes claimed jobs from its buffer, runs them, and collects their outcomes."""
 
@@ -110,6 +116,8 @@ class Places:
         self.stop = stop
         self.buffer: deque[Job] = deque()
         self.low_water = 0
+        self.longest = max(clock.budget, settings.budget or DEFAULT_BUDGET) - 1
+        """What a job can need at most. One with a longer time-out starts in a fresh tick, and is cut when that ends."""
         self.start_by: dict[int, float] = {}
         """Until when the held jobs under a limit may start: a rate counts claims, and starts follow closely."""
         self.running: set[Place] = set()
@@ -213,7 +221,8 @@ class Places:
     def _may_start(self, job: Job) -> bool:
         """Whether it fits the time left; and whether a limited job starts so soon after its claim that rates hold."""
         late = job.lane is not None and time.monotonic() > self.start_by.pop(job.id, 0.0)
-        return not late and (job.timeout or self.needs(job.type)) < self.clock.remaining()
+        needs = min(job.timeout, self.longest) if job.timeout else self.needs(job.type)
+        return not late and needs < self.clock.remaining()
 
     async def _run(self, place: Place, job: Job) -> None:
         handler = self.registry.get(job.type)
@@ -223,14 +232,13 @@ class Places:
         try:
             outcome = await runner.run(job, handler, context, self._threads, self.registry.middleware)
         except asyncio.CancelledError:
-            if place.task is not None:
-                place.task.uncancel()
             if not handler.is_async:
                 self._abandon(place)
                 return
             outcome = runner.stopped(job, handler, place.why, time.monotonic() - place.started)
         except Exception as error:  # noqa: BLE001 - no attempt may end without an outcome, not by a fault of ours either
             outcome = Dead(Failure(runner.describe(error), runner.trace(error)))
+        _forget_cancellation(place.task)
         if place not in self.running:
             return  # It was abandoned while it ran: its outcome is no longer this tick's to write.
         if context.said:

@@ -258,6 +258,7 @@ class Tick:
         return Wanted(
             limit=limit,
             free=self.places.free(),
+            longest=self.places.longest,
             fair=self.turn % FAIR_EVERY == 0,
             types=types,
             remaining=remaining,

@@ -20,6 +20,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import set_json_loads
 
 from . import database
+from .config import DEFAULT_BUDGET
 from .errors import DatabaseError, DatabaseUnavailable
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
 
@@ -126,6 +127,8 @@ class Wanted:
     remaining: float
     lease: float
     alone: bool = False
+    longest: float = DEFAULT_BUDGET
+    """Seconds that a job can need at most, whatever its timeout says: what a whole tick has."""
     free: int = 0
     """How many could start at once: so many limited jobs, which may not wait once they are claimed."""
     fair: bool = False
@@ -183,12 +186,13 @@ class Queue:
 
     async def open(self, wanted: Wanted, *, file: str | None, budget: float, trigger: Trigger) -> Opening:
         """Reclaim, claim, and read what is due, in one round trip; an idle tick is finished by it."""
-        reclaimed, due, history, _, *claims, opened = await self.send(
+        reclaimed, due, history, _, _, *claims, opened = await self.send(
             Statement("reclaim", {"message": LOST, "most_losses": MOST_LOSSES, "keep": ERRORS_KEPT,
                                   "limit": RECLAIM_LIMIT}),
             Statement("due_entries", {"file": file, "limit": DUE_LIMIT}),
             Statement("type_history", {"types": wanted.types}),
             Statement("see_file", {"file": file}),
+            Statement("heal_keys", {}),
             *self._claims(wanted),
             Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget} | trigger._asdict()),
         )  # fmt: skip
@@ -231,11 +235,11 @@ class Queue:
         try:
             batch = [*settles, *makes, *claims, *rooms, *listens]
             replies = await self._send_surely(batch, outcomes, held, progress)
-        except _UNWRITABLE:
-            if not outcomes:
+        except (*_UNWRITABLE, *_PASSING):
+            if not (outcomes or progress):
                 raise
             counts = await self._settle_each(outcomes)
-            again = await self.exchange((), wanted, plans, held=held, listen=listen, progress=progress, limited=limited)
+            again = await self.exchange((), wanted, plans, held=held, listen=listen, limited=limited)
             return again._replace(settled=counts)
         settled, made, claimed, room, told = _cut(replies, len(settles), len(makes), len(claims), len(rooms))
         return Exchange(
@@ -265,20 +269,25 @@ class Queue:
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
             replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)
-        except _UNWRITABLE:
-            if not outcomes:
+        except (*_UNWRITABLE, *_PASSING):
+            if not (outcomes or progress):
                 raise
             counts = await self._settle_each(outcomes)
-            return counts, (await self.close((), totals, types, held, progress))[1]
+            return counts, (await self.close((), totals, types, held))[1]
         return _counts(settles, replies), replies[-1].rows[0][0]
 
     async def _settle_each(self, outcomes: Sequence[tuple[Job, Outcome]]) -> dict[str, int]:
-        """Settle one by one, when Postgres refuses one of them: that job is dead, its neighbours are not."""
+        """Settle one by one, when Postgres refuses one of them: that job is dead, its neighbours are not.
+
+        What somebody else's lock is in the way of is left to its lease.
+        """
         counts: dict[str, int] = {}
         for job, outcome in outcomes:
             try:
                 settles = settlements([(job, outcome)])
                 replies = await self.send(*settles)
+            except _PASSING:
+                continue
             except _UNWRITABLE as error:
                 own: Failure = getattr(outcome, "failure", Failure(""))
                 message = f"its outcome cannot be written: {database.one_line(error)} {own.message}"
@@ -339,6 +348,7 @@ class Queue:
             "alone": wanted.alone,
             "limit": wanted.limit,
             "fair": wanted.fair,
+            "longest": wanted.longest,
             "free": wanted.free,
         }
         names = ("claim_suspect", "claim") if wanted.alone else ("claim",)

@@ -20,7 +20,8 @@
 -- name: without_jit
 -- First in every transaction. The claim costs too little to compile and is estimated to cost enough: with a million
 -- finished jobs Postgres 15 spent 515 ms compiling each 7 ms claim. Local to the transaction, so a pooler will do.
-select set_config('jit', 'off', true)
+-- And nobody's lock may use a tick's budget up: what is in the way after three seconds is tried again, or left.
+select set_config('jit', 'off', true), set_config('lock_timeout', '3s', true)
 
 -- name: enqueue  (nothing -> pending)
 -- The one way in, for every producer: defaults, limits, idempotency, throttle and chains are in the function.
@@ -74,7 +75,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
  where id = any(array(
        select j.id from tick.free_jobs j
         where j.losses > 0 and j.type = any(%(types)s)
-          and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+          and (j.timeout is null or least(j.timeout, make_interval(secs => %(longest)s)) < make_interval(secs => %(remaining)s))
           and (j.lane is null or tick.has_room(j.lane, j.key))
         order by j.run_at, j.id limit 1 for update skip locked))
 returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
@@ -91,17 +92,17 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
        lease_expires_at = tick.now() + make_interval(secs => %(lease)s)
  where id = any(array(
        select id from (
-              select * from tick.fair_share(%(types)s, %(remaining)s, %(limit)s::integer) where %(fair)s
+              select * from tick.fair_share(%(types)s, %(remaining)s, %(longest)s, %(limit)s::integer) where %(fair)s
               union all
               (select due.*
                  from tick.free_priorities level cross join lateral (
                       select j.id, j.priority, j.run_at from tick.free_jobs j
                        where j.losses = 0 and j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
-                         and coalesce(j.timeout < make_interval(secs => %(remaining)s), true)
+                         and (j.timeout is null or least(j.timeout, make_interval(secs => %(longest)s)) < make_interval(secs => %(remaining)s))
                        order by j.run_at, j.id limit %(limit)s for update skip locked) due
                 where not %(fair)s limit %(limit)s)
               union all
-              select * from tick.in_lanes(%(types)s, %(remaining)s, %(free)s::integer, %(fair)s)
+              select * from tick.in_lanes(%(types)s, %(remaining)s, %(longest)s, %(free)s::integer, %(fair)s)
                where exists (select from tick.limits)) candidates
         where not (%(alone)s and exists (
               select from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0))
@@ -227,6 +228,28 @@ returning id
 -- Due at once; what it waits for still goes before it.
 update tick.jobs set run_at = least(run_at, tick.now()) where id = %(id)s and status = 'pending'
 returning id
+
+-- name: heal_keys
+-- A key whose jobs all wait, as somebody leaves it who ends a job in a transaction that does not see what is committed
+-- beside it. A hundred keys are looked at, from one of the thousand jobs that have been due longest. To free a job is safe.
+with recursive keys (key, place) as (
+    (select key, 1 from tick.jobs where status = 'pending' and waits_for = 'key' and run_at <= tick.now() order by run_at
+     offset floor(random() * (select count(*) from (
+            select from tick.jobs where status = 'pending' and waits_for = 'key' and run_at <= tick.now() limit 1000) due))
+      limit 1)
+    union all
+    select (select j.key from tick.jobs j where j.status = 'pending' and j.waits_for = 'key' and j.key > keys.key
+             order by j.key limit 1), place + 1
+      from keys where keys.key is not null and place < 100
+)
+update tick.jobs set waits_for = null
+ where id = any(array(
+       select (select j.id from tick.jobs j where j.key = keys.key and j.status = 'pending' and j.waits_for = 'key'
+                order by j.run_at, j.id limit 1)
+         from keys
+        where (select r.id from tick.jobs r where r.key = keys.key and r.status = 'running') is null
+          and (select f.id from tick.jobs f where f.key = keys.key and f.status = 'pending' and f.waits_for is null
+                limit 1) is null)) and status = 'pending' and waits_for = 'key'
 
 -- name: cancel_requests
 select id from tick.jobs where status = 'running' and cancel_requested_at is not null and tick_id = %(tick)s

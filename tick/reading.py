@@ -6,8 +6,11 @@ import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import Enum
+from functools import cache
 from inspect import Parameter
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -27,6 +30,12 @@ LONGEST_MESSAGE = 300
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(9990, 1, 1, tzinfo=UTC)
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _MISSING = "Object missing required field"
+_NOT_LISTED = "Invalid enum value "
+_INSTANT = "write 2030-01-01T00:00:00Z; or for Z an offset such as +01:00, which is %2B01:00 in a query"
+_INSTEAD = {
+    "Invalid RFC3339 encoded datetime": f"it is no instant of RFC 3339: {_INSTANT}",
+    "Expected `datetime` with a timezone component": f"it has no time zone: {_INSTANT}",
+}
 _AT = re.compile(r"(?s)(?P<message>.*?)(?: - at `(?:key in )?\$(?P<path>.*)`)?")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -37,6 +46,11 @@ class Reading:
 
     def __init__(self) -> None:
         self.violations: list[Violation] = []
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no further violation is told, so that looking for more is of no use."""
+        return len(self.violations) >= MOST_VIOLATIONS
 
     def wrong(self, path: str, message: str) -> None:
         if len(self.violations) < MOST_VIOLATIONS:
@@ -62,30 +76,39 @@ class Reading:
         try:
             return convert(given)
         except msgspec.ValidationError:
-            fields = msgspec.structs.fields(shape)
+            fields = _fields(shape)
             required = [field.name for field in fields if field.required]
-            self.members(given, convert, shape.__struct_fields__, required, path)
+            self.members(given, convert, {field.name: field.type for field in fields}, required, path)
             return None
 
     def members(
         self,
         given: Mapping[str, Any],
         convert: Callable[[Mapping[str, Any]], Any],
-        known: Sequence[str],
+        known: Mapping[str, Any],
         required: Iterable[str],
         path: str,
     ) -> None:
-        """Note what is wrong with each member by itself, and which are missing."""
+        """Note what is wrong with each member by itself, and which are missing; `known` are all, with their types."""
         for name, value in given.items():
+            if self.is_full:
+                return
             if problem := _problem(convert, name, value):
                 message, inner = problem
                 unknown = "unknown field" in message and not inner
                 self.wrong(
-                    _join(path, name) + inner.removeprefix(f".{name}"), _unknown(name, known) if unknown else message
+                    _join(path, name) + inner.removeprefix(f".{name}"),
+                    _unknown(name, list(known)) if unknown else _instead(message, known.get(name)),
                 )
         for name in required:
             if name not in given:
                 self.wrong(_join(path, name), "it is missing")
+
+
+@cache
+def _fields(shape: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]:
+    """The members of a shape; msgspec works them out anew for each who asks, which takes longer than all the rest."""
+    return msgspec.structs.fields(shape)
 
 
 def _problem(convert: Callable[[Mapping[str, Any]], Any], name: str, value: Any) -> tuple[str, str] | None:
@@ -99,6 +122,25 @@ def _problem(convert: Callable[[Mapping[str, Any]], Any], name: str, value: Any)
     else:
         return None
     return None if message.startswith(_MISSING) and not inner else (message, inner)
+
+
+def _instead(message: str, hint: Any) -> str:
+    """What msgspec says, with what would be right, as far as the member's type tells."""
+    choices = ", ".join(map(str, _choices(hint)))
+    if message.startswith(_NOT_LISTED) and choices:
+        return f"{_short(message.removeprefix(_NOT_LISTED), LONGEST_NAME)} is not one of {choices}"
+    return _INSTEAD.get(message, message)
+
+
+def _choices(hint: Any) -> list[Any]:
+    """The values of a type that lists them: of a Literal or an enum, alone, in a union or annotated."""
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return [member.value for member in hint]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    if get_origin(hint) in (Union, UnionType, Annotated):
+        return [value for each in get_args(hint) for value in _choices(each)]
+    return []
 
 
 def _told(text: str) -> tuple[str, str]:
@@ -145,7 +187,10 @@ class JobReading(Reading):
         return []
 
     def jobs(self, given: list[Any], path: str) -> list[NewJob | None]:
-        return [self.job(each, f"{path}[{place}]") for place, each in enumerate(given)]
+        if len(given) > MOST_JOBS:
+            self.wrong(path, f"Expected `array` of {MOST_JOBS:,} jobs at most")
+            return []
+        return [self.job(each, f"{path}[{place}]") for place, each in enumerate(given) if not self.is_full]
 
     def job(self, given: Any, path: str = "") -> NewJob | None:
         """The job to be; None when something is wrong with it."""
@@ -210,7 +255,8 @@ class JobReading(Reading):
             parameters = handler.parameters.signature.parameters.values()
             named = [each for each in parameters if each.kind is not Parameter.VAR_KEYWORD]
             required = [each.name for each in named if each.default is Parameter.empty]
-            known = [each.name for each in named]
+            hints = get_type_hints(handler.function)
+            known = {each.name: hints.get(each.name) for each in named}
             self.members(payload, handler.parameters.fit, known, required, _join(path, "payload"))
 
 

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .places import Stop
     from .processor import Report
 
+HIGHEST_PORT = 65_535
+
 # tick run-once
 
 
@@ -158,13 +160,32 @@ def _print_report(report: Report, as_json: bool) -> None:
 
 def serve(options: argparse.Namespace) -> int:
     """The HTTP endpoint, for an external cron to call."""
+    from . import auth
+
     log_to_stderr()
     settings = settings_with_database()
-    load_handlers(settings, platforms.budget(settings))
-    if not settings.secrets:
-        print("tick: CRON_SECRET is not set: /tick answers 503 until it is", file=sys.stderr)
+    _handlers_of_a_server(settings)
+    if not auth.is_configured(settings):
+        text = "CRON_SECRET is not set: /tick answers 503 until it is, or until there is another proof"
+        print(f"tick: {text}", file=sys.stderr)
     _serve(settings, options.host, options.port)
     return OK
+
+
+def port(text: str) -> int:
+    """A port to serve; 0 is one that the system chooses. Raises ArgumentTypeError for what is none."""
+    if not text.isascii() or not text.isdigit() or int(text) > HIGHEST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {HIGHEST_PORT}")
+    return int(text)
+
+
+def _handlers_of_a_server(settings: Settings) -> handlers.Registry:
+    """The handlers, when everything a server needs can work: from inside the server an error is a traceback."""
+    from . import auth, keys
+
+    auth.check(settings)
+    keys.check(settings)
+    return load_handlers(settings, platforms.budget(settings))
 
 
 def _serve(settings: Settings, host: str, port: int) -> None:
@@ -177,8 +198,9 @@ def dev(options: argparse.Namespace) -> int:
     """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
     log_to_stderr()
     settings = settings_with_database()
+    registry = _handlers_of_a_server(settings)
     asyncio.run(migrate_now(settings))
-    ticker = _Ticker(settings, load_handlers(settings, platforms.budget(settings)), options.every)
+    ticker = _Ticker(settings, registry, options.every)
     ticker.start()
     try:
         _serve(settings, options.host, options.port)

@@ -63,6 +63,8 @@ class Service:
         """Load settings and handlers, so that what cannot work is an error at start and not at the first tick."""
         auth.check(self.settings)
         keys.check(self.settings)
+        if gap := auth.qstash_gap(self.settings):
+            logger.warning("QStash is not let in: %s", gap)
         self.registry  # noqa: B018 - reading it loads it
 
     def stop(self) -> None:
@@ -91,7 +93,8 @@ class Service:
         """401 without a valid credential; 503 when none is configured, so that a missing setting opens no door."""
         if not auth.is_configured(self.settings):
             detail = "CRON_SECRET is not set: set it to a long random text, here and where your cron is"
-            return problem(503, "No secret is configured", detail)
+            gap = auth.qstash_gap(self.settings)
+            return problem(503, "No secret is configured", f"{detail}; or {gap}" if gap else detail)
         try:
             who = await auth.authenticate(request.headers, request.stream(), self.settings)
         except auth.BodyTooLong:
@@ -202,7 +205,8 @@ def _may_leave(request: Request) -> bool:
 
 
 async def not_found(request: Request, _: Exception) -> Response:
-    return problem(404, "Not found", f"there is nothing at {request.url.path}; try /tick or /health")
+    detail = f"there is nothing at {request.url.path}; try /tick, /health, /jobs or /openapi.json"
+    return problem(404, "Not found", detail)
 
 
 async def not_allowed(request: Request, error: Exception) -> Response:

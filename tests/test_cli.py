@@ -499,6 +499,16 @@ class TestJobs:
         assert f"'{id}' is not a number from 1" in capsys.readouterr().err
 
 
+class TestWhatItWaitsFor:
+    def test_a_job_behind_its_key_or_under_a_limit_says_so(self, conn, project):
+        a_job(conn, key="k")
+        a_job(conn, key="k")
+        a_job(conn, lane="type mail")
+        said = project.tell("jobs", "list")
+        assert "limit: type mail" in said
+        assert [row["waits_for"] for row in project.read("jobs", "list")] == [None, "key", None]
+
+
 class TestEnqueue:
     def test_writes_what_it_is_told(self, conn, project):
         said = project.tell("enqueue", "greet", '{"name": "Ada"}', "--priority", 7, "--key", "user:1", "--delay", "1h30m",

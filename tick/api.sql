@@ -52,7 +52,7 @@ select id, type, status, key, schedule, "window", priority, run_at, created_at, 
 select id, type, status, key, schedule, "window", priority, run_at, created_at, started_at, finished_at, attempt, failures,
        losses, waits_for, last_error, payload, result, progress, errors, cuts, max_attempts,
        extract(epoch from timeout)::float8 as timeout, idempotency_key, parent_id, group_id, lease_expires_at,
-       cancel_requested_at, callback_url, on_dead_url, traceparent
+       cancel_requested_at, callback_url, on_dead_url, traceparent, lane
   from tick.jobs where id = %(id)s
 
 -- name: replayable

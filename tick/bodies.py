@@ -119,6 +119,7 @@ class Job(ListedJob, kw_only=True):
     callback_url: Annotated[str, Meta(description="without its query")] | None
     on_dead_url: Annotated[str, Meta(description="without its query")] | None
     traceparent: str | None
+    lane: Annotated[str, Meta(description="the limit that it is under")] | None
 
 
 class JobPage(Struct, kw_only=True):

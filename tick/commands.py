@@ -278,7 +278,7 @@ def jobs_list(options: argparse.Namespace) -> int:
     """The latest jobs, filtered."""
     settings = settings_with_database()
     names = ("id", "type", "status", "priority", "attempt", "failures", "losses", "run_at", "finished_at",
-             "key", "schedule", "window", "last_error")  # fmt: skip
+             "key", "schedule", "window", "last_error", "waits_for", "lane")  # fmt: skip
     params = {"status": options.status, "type": options.type, "schedule": options.schedule, "limit": options.limit}
     rows = [dict(zip(names, row, strict=True)) for row in query(settings, "list_jobs", params)]
     if not options.json:
@@ -290,7 +290,9 @@ def jobs_list(options: argparse.Namespace) -> int:
 def _brief(row: dict[str, Any]) -> dict[str, Any]:
     due = row["finished_at"] or row["run_at"]
     kept = ("id", "type", "status", "attempt", "failures", "key", "schedule")
+    waits = row["waits_for"] or (f"limit: {row['lane']}" if row["lane"] else None)
     return {name: row[name] for name in kept} | {
+        "waits for": waits if row["status"] == "pending" else None,
         "at (utc)": f"{due:%Y-%m-%d %H:%M:%S}",
         "last error": (row["last_error"] or "")[:70] or None,
     }

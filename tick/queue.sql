@@ -420,7 +420,8 @@ returning "left"
 -- What people ask.
 
 -- name: list_jobs
-select id, type, status, priority, attempt, failures, losses, run_at, finished_at, key, schedule, "window", last_error
+select id, type, status, priority, attempt, failures, losses, run_at, finished_at, key, schedule, "window", last_error,
+       waits_for, lane
   from tick.jobs
  where (%(status)s::text is null or status = %(status)s) and (%(type)s::text is null or type = %(type)s)
    and (%(schedule)s::text is null or schedule = %(schedule)s)

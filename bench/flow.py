@@ -14,6 +14,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,7 @@ from .ticks import timed
 FEW = 1_000
 BATCH = 100
 CLAIMS = 10
-"""Claims of a sample, each taken back."""
+"""Claims of a sample, each taken back; the median counts."""
 NEXT_WEEK = "now() + interval '7 days'"
 FILL = "insert into tick.jobs (type, {}) select {} from generate_series(1, %s) n"
 ORDINARY = FILL.format("priority", "'noop', 0")
@@ -79,17 +80,17 @@ class Flow:
         """Claims of a hundred, each taken back, over one connection."""
         wanted = Wanted(BATCH, types, remaining=50.0, lease=54.0, free=BATCH)
         with psycopg.connect(self.url) as connection:
-            took = 0.0
+            took = []
             for _ in range(CLAIMS):
                 connection.execute(statements()["without_jit"])
                 started = time.perf_counter()
                 claimed = connection.execute(statements()["claim"], claim_params(wanted)).rowcount
-                took += time.perf_counter() - started
+                took.append(time.perf_counter() - started)
                 connection.rollback()
                 assert claimed == BATCH, claimed
             connection.autocommit = True
             connection.execute("vacuum tick.jobs")
-        return Sample(CLAIMS / took)
+        return Sample(1 / median(took))
 
 
 def of_claims(urls: str, size: int, rounds: int) -> dict[str, Any]:

@@ -23,7 +23,7 @@ os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 TABLES = (
     "jobs, ticks, types, schedules, definitions, files, entries, skips, limits, defaults, configuration, starts"
-    ", api_keys, api_rates, api_answers"
+    ", api_keys, api_rates, api_answers, stats, chores, alerts"
 )
 
 

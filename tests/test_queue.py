@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -67,7 +68,7 @@ def test_every_statement_can_be_prepared(conn, name):
 
 
 def test_the_diagram_of_the_states_is_what_the_statements_say():
-    text = (queue.Path(queue.__file__).with_name("queue.sql")).read_text()
+    text = Path(queue.__file__).with_name("queue.sql").read_text()
     named = dict(re.findall(r"^-- name: (\w+)(?:  \((.*)\))?$", text, flags=re.MULTILINE))
     edges = {edge for said in named.values() for edge in re.findall(r"(\w+) -> (\w+)", said)}
     assert edges == {
@@ -379,8 +380,7 @@ def test_a_lost_connection_in_an_exchange_is_made_anew_and_nothing_is_settled_tw
 
 
 def test_nothing_is_compiled_just_in_time_and_no_session_keeps_that(conn, url, monkeypatch):
-    shown = {**queue.statements(), "show_jit": "show jit"}
-    monkeypatch.setattr(queue, "statements", lambda schema: shown)
+    monkeypatch.setitem(database.statements("queue", "tick"), "show_jit", "show jit")
 
     async def use(q: Queue):
         (inside,) = await q.send(Statement("show_jit", {}))

@@ -6,20 +6,17 @@ import asyncio
 import logging
 import math
 import random
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import msgspec
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
 from psycopg.types.json import set_json_loads
 
-from . import database, intake, keys, queue
+from . import database, intake, keys
 from .config import Settings
 from .errors import DatabaseError, DatabaseUnavailable
 from .jobs import NewJob
@@ -40,12 +37,6 @@ PAUSE = 0.1
 POLICY = "calls"
 
 _PASSING = (psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
-_NOT_THERE = (
-    psycopg.errors.InvalidSchemaName,
-    psycopg.errors.UndefinedTable,
-    psycopg.errors.UndefinedColumn,
-    psycopg.errors.UndefinedFunction,
-)
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation)
 
 logger = logging.getLogger("tick")
@@ -56,13 +47,7 @@ Row = dict[str, Any]
 @cache
 def statements(schema: str = "tick") -> dict[str, str]:
     """The named statements of queue.sql and of api.sql, in the given schema."""
-    text = database.in_schema(Path(__file__).with_name("api.sql").read_text(encoding="utf-8"), schema)
-    blocks = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
-    own = {
-        name: re.sub(r"^\s*--.*\n?", "", body, flags=re.MULTILINE).strip()
-        for name, body in zip(blocks[::2], blocks[1::2], strict=True)
-    }
-    return {**queue.statements(schema), **own}
+    return database.statements("queue", schema) | database.statements("api", schema)
 
 
 async def rows(connection: AsyncConnection[Any], schema: str, name: str, params: Row) -> list[Row]:
@@ -244,7 +229,7 @@ class Call:
         if self._connection is None:
             await self._enter_room()
             self._connection = await database.open_connection(self.settings.database_url or "")
-            set_json_loads(_decode, self._connection)
+            set_json_loads(database.decode, self._connection)
         return self._connection
 
     async def _enter_room(self) -> None:
@@ -270,7 +255,7 @@ class Call:
             return Refused(
                 "too-slow", f"it took more than {PATIENCE:g} s: ask for less at a time", {"retry-after": "5"}
             )
-        if isinstance(error, _NOT_THERE) and self._connection:
+        if isinstance(error, database.NOT_THERE) and self._connection:
             return await database.not_migrated(self._connection, self.settings.schema) or error
         if isinstance(error, _UNWRITABLE):
             return Refused("invalid-request", f"the database refuses it: {error.diag.message_primary or error}")
@@ -289,11 +274,3 @@ class Call:
             {"retry-after": str(max(1, math.ceil(wait)))},
             **{"violated-policies": [POLICY]},
         )
-
-
-def _decode(text: str | bytes) -> Any:
-    """JSON, or its text where Postgres holds what cannot be decoded (1e5000, a nest of thousands)."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")

@@ -72,7 +72,8 @@ def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any,
 
 def query(settings: Settings, name: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
     """The rows of one statement of queue.sql."""
-    from .queue import Queue, Statement
+    from .database import Statement
+    from .queue import Queue
 
     async def asking(connection: AsyncConnection) -> list[tuple[Any, ...]]:
         queue = Queue(connection, lambda: database.open_connection(""), settings.schema)

@@ -8,18 +8,32 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any, NamedTuple
 
+import msgspec
 import psycopg
 from psycopg import AsyncConnection, sql
+from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 
-from .errors import ConfigurationError, DatabaseUnavailable, MigrationError, NotMigrated
+from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, MigrationError, NotMigrated
 
 CONNECT_TIMEOUT = 5
 RECONNECT = 0.25
 """Seconds between attempts to reach a database that went away in the middle of a tick."""
 LOCK_TIMEOUT = "5s"
 MIGRATION_LOCK = 7236483109254801
+READ_SECONDS = 10.0
+"""How long the statements of `read` may take, each."""
+NOT_THERE = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedFunction,
+)
+"""What Postgres says where a migration is missing."""
 # What other tools' connection strings carry and libpq refuses.
 _FOREIGN_OPTIONS = {"pgbouncer", "connection_limit", "pool_timeout", "schema", "supa", "uselibpqcompat"}
 
@@ -105,6 +119,63 @@ def in_schema(statement: str, schema: str) -> str:
         return statement
     renamed = re.sub(r"\btick\.(?=\w)", f'"{schema}".', statement)
     return renamed.replace("schema if not exists tick;", f'schema if not exists "{schema}";')
+
+
+class Statement(NamedTuple):
+    """A statement of one of the package's .sql files by its name, and what to bind."""
+
+    name: str
+    params: dict[str, Any]
+    file: str = "queue"
+
+
+@cache
+def statements(file: str, schema: str = "tick") -> dict[str, str]:
+    """The named statements of one of the package's .sql files, in the given schema, without their comments."""
+    text = in_schema(Path(__file__).with_name(f"{file}.sql").read_text(encoding="utf-8"), schema)
+    blocks = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
+    return {
+        name: re.sub(r"^\s*--.*\n?", "", body, flags=re.MULTILINE).strip()
+        for name, body in zip(blocks[::2], blocks[1::2], strict=True)
+    }
+
+
+def decode(text: str | bytes) -> Any:
+    """JSON, or its text where Postgres holds what cannot be decoded (1e5000, a nest of thousands)."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
+
+
+async def read(
+    connection: AsyncConnection[Any], schema: str, *questions: Statement, seconds: float = READ_SECONDS
+) -> list[list[dict[str, Any]]]:
+    """The rows of each question, in one round trip and one transaction that cannot write.
+
+    Raises NotMigrated when a table is missing, and DatabaseUnavailable when the connection is lost or a statement
+    takes longer than so many seconds.
+    """
+    patience = {"ms": f"{seconds * 1000:.0f}"}
+    try:
+        async with connection.pipeline(), connection.transaction():
+            await connection.execute(
+                "select set_config('statement_timeout', %(ms)s, true), set_config('jit', 'off', true),"
+                " set_config('transaction_read_only', 'on', true)",
+                patience,
+            )
+            set_json_loads(decode, connection)
+            cursors = [
+                await connection.cursor(row_factory=dict_row).execute(statements(q.file, schema)[q.name], q.params)
+                for q in questions
+            ]
+        return [await cursor.fetchall() for cursor in cursors]
+    except NOT_THERE as error:
+        raise await not_migrated(connection, schema) or error from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise DatabaseError(f"the database's role lacks a right: {one_line(error)}") from error
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"the database did not answer: {one_line(error)}") from error
 
 
 class Migration:

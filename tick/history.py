@@ -66,3 +66,51 @@ class Durations:
     def rows(self) -> list[dict[str, object]]:
         """What to add to the table of types."""
         return [{"type": type, "durations": runs} for type, runs in sorted(self._runs.items())]
+
+
+_COUNTS = ("done", "retried", "dead", "released", "lost")
+
+
+class _Count:
+    """How the attempts of one type ended."""
+
+    __slots__ = (*_COUNTS, "run_seconds", "runs", "wait_seconds", "waits")
+
+    def __init__(self) -> None:
+        self.done = self.retried = self.dead = self.released = self.lost = 0
+        self.run_seconds = self.wait_seconds = 0.0
+        self.runs, self.waits = [0] * BUCKETS, [0] * BUCKETS
+
+    def row(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class Tally:
+    """How the attempts of one tick ended, by type: what it adds to the statistics."""
+
+    def __init__(self) -> None:
+        self._types: dict[str, _Count] = {}
+
+    def add(self, type: str, how: str, ran: float, waited: float) -> None:
+        """Count one attempt: done, retried, dead or released, the seconds it ran, and those it was due before."""
+        for name in (type, ""):
+            count = self._of(name)
+            setattr(count, how, getattr(count, how) + 1)
+            count.run_seconds += ran
+            count.wait_seconds += waited
+            count.runs[bucket(ran)] += 1
+            count.waits[bucket(waited)] += 1
+
+    def lose(self, type: str, *, dead: bool) -> None:
+        """Count an attempt that was lost, of a job that is dead by that, or not."""
+        for name in (type, ""):
+            count = self._of(name)
+            count.lost += 1
+            count.dead += dead
+
+    def _of(self, type: str) -> _Count:
+        return self._types.setdefault(type, _Count())
+
+    def rows(self) -> list[dict[str, object]]:
+        """What to add for each type, and for all of them together, which is the type ''."""
+        return [{"type": type} | count.row() for type, count in sorted(self._types.items())]

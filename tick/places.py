@@ -14,8 +14,8 @@ from datetime import UTC, datetime, timedelta
 from . import runner
 from .config import DEFAULT_BUDGET, Settings
 from .handlers import Context, Registry, Shared
-from .history import Durations
-from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released
+from .history import Durations, Tally
+from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried
 
 FLOOR = 1.0
 """Seconds that a type without a time-out or a history is taken to need."""
@@ -25,6 +25,8 @@ YIELD = 0.01
 """Seconds of back-to-back handlers after which the loop gets a turn."""
 
 logger = logging.getLogger("tick")
+
+_COUNTS_AS = {Done: "done", Retried: "retried", Dead: "dead"}
 
 _abandoned: set[asyncio.Task[None]] = set()
 """Handlers that did not stop: referred to here, since a loop holds its tasks only weakly."""
@@ -131,6 +133,7 @@ class Places:
         self.overdue: list[tuple[Job, Outcome]] = []
         """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
         self.durations = Durations({})
+        self.tally = Tally()
         self.wake = asyncio.Event()
         self.shared = Shared(settings)
         self._needs: dict[str, float] = {}
@@ -244,8 +247,16 @@ class Places:
         if context.said:
             self.last_words.append((job, context.said))
         place.job, place.cut_at = None, None
+        outcome = Cancelled() if context.cancelled and isinstance(outcome, Done) else outcome
         self.durations.record(job.type, time.monotonic() - place.started)
-        self.settle(job, Cancelled() if context.cancelled and isinstance(outcome, Done) else outcome)
+        self.count(place, job, outcome)
+        self.settle(job, outcome)
+
+    def count(self, place: Place, job: Job, outcome: Outcome) -> None:
+        """Add an attempt that has ended to the statistics."""
+        waited = (self.clock.instant(place.started) - job.run_at).total_seconds()
+        how = _COUNTS_AS.get(type(outcome), "released")
+        self.tally.add(job.type, how, time.monotonic() - place.started, max(0.0, waited))
 
     def _occupy(self, place: Place, job: Job, timeout: float | None) -> None:
         place.job, place.started = job, time.monotonic()
@@ -309,7 +320,9 @@ class Places:
         logger.warning("abandoned: job %s (%s) did not stop when it was told to (%s)", job.id, job.type, place.why)
         if place.why in ("timeout", "cancel"):
             after = time.monotonic() - place.started
-            self.overdue.append((job, runner.stopped(job, self.registry.get(job.type), place.why, after)))
+            outcome = runner.stopped(job, self.registry.get(job.type), place.why, after)
+            self.count(place, job, outcome)
+            self.overdue.append((job, outcome))
         else:
             self.abandoned.append(job.id)
 

@@ -11,6 +11,7 @@ and one commit. There is no timer: while an exchange is in flight outcomes gathe
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import time
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from . import database, materialise, runner
+from . import chores, database, materialise, runner
 from .config import DEFAULT_BUDGET, GRACE, Settings
 from .errors import ConfigurationError, DatabaseUnavailable, TickError
 from .handlers import Registry
@@ -28,6 +29,7 @@ from .limits import are_for
 from .places import STUBBORN, Clock, Places, Stop
 from .queue import DUE_LIMIT, DueEntry, Opening, Plans, Queue, Trigger, Wanted
 
+logger = logging.getLogger("tick")
 T = TypeVar("T")
 
 PREFETCH = 0.25
@@ -44,6 +46,8 @@ LINGER = 15.0
 """Seconds that a tick with nothing else to do waits for a rate to have room again."""
 LIMITED_START = 0.5
 """Seconds after its claim in which a limited job starts, or is released; `tick.lane_room` adds them to a period."""
+CHORE_SECONDS = 2.0
+"""Seconds that must be left for a chore to begin; it ends when half of them are."""
 MARGIN = 0.25
 """Seconds of the grace kept for what comes after the tick: its report, its answer."""
 
@@ -141,6 +145,7 @@ class Tick:
         self.room_at = math.inf
         self.turn = random.randrange(FAIR_EVERY)  # noqa: S311 - no secret
         self.file: str | None = None
+        self.chores: list[str] = []
         self.error: ConfigurationError | None = None
         self.opened_at = datetime.min.replace(tzinfo=UTC)
         self.exchanged = clock.started
@@ -150,6 +155,7 @@ class Tick:
         self.report.trigger = trigger.trigger
         if not await self.open(trigger):
             await self.drain()
+            await self.keep_house()
             await self.close()
         self.report.used = round(self.clock.elapsed(), 4)
         self.progress(self.report)
@@ -169,13 +175,16 @@ class Tick:
         self.clock.set(opening.now, asked)
         self.opened_at, self.due = opening.now, opening.due
         self.places.learn(opening.history)
-        self.report.reclaimed, self.report.dead = opening.reclaimed, opening.buried
+        self.chores = opening.chores
+        for type, status in opening.lost:
+            self.places.tally.lose(type, dead=status == "dead")
+        self.report.reclaimed, self.report.dead = len(opening.lost), sum(each[1] == "dead" for each in opening.lost)
         self.report.left = opening.left
         self.limited = opening.limited
         self.take(opening.jobs, wanted, asked)
         if not self.error and not (opening.file_known and opening.configured):
             await self.synchronise(opening)
-        return opening.finished and opening.configured and not (opening.jobs or self.due or opening.reclaimed)
+        return opening.finished and opening.configured and not (opening.jobs or self.due or opening.lost)
 
     async def synchronise(self, opening: Opening) -> None:
         """Tell the database of schedules that it has not seen for an hour, or ever, and of limits that have changed.
@@ -320,6 +329,16 @@ class Tick:
 
     # close
 
+    async def keep_house(self) -> None:
+        """Do the chores that are due, when there is time for them: they are no job's, and no tick fails by them."""
+        for name in self.chores:
+            if self.places.over() or self.clock.remaining() < CHORE_SECONDS:
+                return
+            try:
+                await chores.do(name, self.queue, self.settings, self.clock.remaining() - CHORE_SECONDS / 2)
+            except TickError as error:
+                logger.warning("%s could not be done: %s", name, error)
+
     async def close(self) -> None:
         """The last round trip: settle the rest, record what was learnt, finish the tick's row."""
         outcomes = [*self.places.take_outcomes(), *self.places.overdue]
@@ -327,7 +346,12 @@ class Tick:
         totals = self.report.as_dict() | {"used": round(self.clock.elapsed(), 4), "error": error}
         progress = self.places.take_progress()
         settled, self.report.left = await self.queue.close(
-            outcomes, totals, self.places.durations.rows(), held=self.places.abandoned, progress=progress
+            outcomes,
+            totals,
+            self.places.durations.rows(),
+            held=self.places.abandoned,
+            progress=progress,
+            stats=self.places.tally.rows(),
         )
         self.report.count(settled, len(outcomes))
         await self.places.close()

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple, assert_never
 
 import msgspec
@@ -21,6 +18,7 @@ from psycopg.types.json import set_json_loads
 
 from . import database
 from .config import DEFAULT_BUDGET
+from .database import Statement
 from .errors import DatabaseError, DatabaseUnavailable
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried, Snoozed
 
@@ -41,26 +39,12 @@ _PASSING = (
 )
 _SYNC = ("lock_materialising", "forget_files", "sync", "due_entries")
 _CONFIGURE = ("set_limits", "set_defaults", "set_configuration")
-_UNDEFINED = (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedFunction)
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
 
-@cache
 def statements(schema: str = "tick") -> dict[str, str]:
-    """The named statements of queue.sql, in the given schema, without their comments."""
-    text = database.in_schema(Path(__file__).with_name("queue.sql").read_text(encoding="utf-8"), schema)
-    blocks = re.split(r"^-- name: (\w+).*$", text, flags=re.MULTILINE)[1:]
-    return {
-        name: re.sub(r"^\s*--.*\n?", "", body, flags=re.MULTILINE).strip()
-        for name, body in zip(blocks[::2], blocks[1::2], strict=True)
-    }
-
-
-class Statement(NamedTuple):
-    """A statement of queue.sql by its name, and what to bind."""
-
-    name: str
-    params: dict[str, Any]
+    """The named statements of queue.sql."""
+    return database.statements("queue", schema)
 
 
 class Reply(NamedTuple):
@@ -91,9 +75,19 @@ class Opening(NamedTuple):
     limited: bool
     due: list[DueEntry]
     history: dict[str, list[int]]
-    reclaimed: int
-    buried: int
+    lost: list[tuple[str, str]]
+    """The type and the new status of each job that was reclaimed."""
+    chores: list[str]
+    """What else is due."""
     jobs: list[Job]
+
+
+class Chore(NamedTuple):
+    """What a tick does beside jobs, once it has taken it: how it is set, and what the last one left."""
+
+    name: str
+    settings: dict[str, Any]
+    state: dict[str, Any]
 
 
 class Exchange(NamedTuple):
@@ -172,12 +166,12 @@ class Queue:
         self.tick = uuid.uuid4()
         self.round_trips = 0
         self.schema = schema
-        self._sql = statements(schema)
         self._reconnect = reconnect
         self._adopt(connection)
 
     def _adopt(self, connection: AsyncConnection) -> None:
-        set_json_loads(_decode, connection)
+        # A claim is committed before its payloads are read: one that cannot be decoded must not be all of them's death.
+        set_json_loads(database.decode, connection)
         self.connection = connection
 
     def leave(self) -> None:
@@ -196,7 +190,7 @@ class Queue:
             *self._claims(wanted),
             Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget} | trigger._asdict()),
         )  # fmt: skip
-        now, finished, left, known, configured, limited = opened.rows[0]
+        now, finished, left, known, configured, limited, chores = opened.rows[0]
         return Opening(
             now=now,
             finished=finished,
@@ -206,8 +200,8 @@ class Queue:
             limited=limited,
             due=[DueEntry._make(row) for row in due.rows],
             history=dict(history.rows),
-            reclaimed=reclaimed.changed,
-            buried=reclaimed.rows.count(("dead",)),
+            lost=reclaimed.rows,
+            chores=chores,
             jobs=_jobs(claims),
         )
 
@@ -256,7 +250,9 @@ class Queue:
         totals: dict[str, Any],
         types: list[dict[str, Any]],
         held: Sequence[int] = (),
+        *,
         progress: Sequence[tuple[Job, bytes]] = (),
+        stats: Sequence[dict[str, Any]] = (),
     ) -> tuple[dict[str, int], int]:
         """Settle the rest and finish the tick's row: the outcomes accepted, and how many due jobs are left.
 
@@ -266,6 +262,7 @@ class Queue:
         expected = _counts(settles, [Reply([], len(s.params["ids"])) for s in settles])
         totals = totals | {name: totals[name] + count for name, count in expected.items()}
         records = [Statement("record_types", {"types": to_json(types)})] if types else []
+        records += [Statement("record_stats", {"stats": to_json(stats)})] if stats else []
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
             replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)
@@ -273,7 +270,7 @@ class Queue:
             if not (outcomes or progress):
                 raise
             counts = await self._settle_each(outcomes)
-            return counts, (await self.close((), totals, types, held))[1]
+            return counts, (await self.close((), totals, types, held, stats=stats))[1]
         return _counts(settles, replies), replies[-1].rows[0][0]
 
     async def _settle_each(self, outcomes: Sequence[tuple[Job, Outcome]]) -> dict[str, int]:
@@ -333,6 +330,15 @@ class Queue:
             after, all_moved = page.rows[0]
             complete = complete and all_moved
         return complete and after is None
+
+    async def begin_chore(self, name: str, every: float) -> Chore | None:
+        """Take a chore that is due, and have the next be due in so many seconds; None when another tick has it."""
+        (reply,) = await self.send(Statement("begin_chore", {"name": name, "every": every}))
+        return Chore(name, *reply.rows[0]) if reply.rows else None
+
+    async def end_chore(self, name: str, state: dict[str, Any], *, again: bool = False) -> None:
+        """Keep what the next one should know; with `again` it is due at once."""
+        await self.send(Statement("end_chore", {"name": name, "state": to_json(state), "again": again}))
 
     async def due(self, file: str) -> list[DueEntry]:
         """The next entries whose window has come."""
@@ -398,7 +404,7 @@ class Queue:
                     raise
             except (psycopg.OperationalError, psycopg.errors.ReadOnlySqlTransaction) as error:
                 raise DatabaseUnavailable(f"the database went away: {database.one_line(error)}") from error
-            except _UNDEFINED as error:
+            except database.NOT_THERE as error:
                 raise await self._explain(error) from error
             except psycopg.errors.InsufficientPrivilege as error:
                 raise DatabaseError(f"the database's role lacks a right: {database.one_line(error)}") from error
@@ -407,23 +413,17 @@ class Queue:
     async def _send_once(self, batch: Sequence[Statement]) -> list[Reply]:
         self.round_trips += 1
         async with self.connection.pipeline():
-            await self.connection.execute(self._sql["without_jit"])
-            cursors = [await self.connection.execute(self._sql[name], params, binary=True) for name, params in batch]
+            await self.connection.execute(statements(self.schema)["without_jit"])
+            cursors = [
+                await self.connection.execute(
+                    database.statements(each.file, self.schema)[each.name], each.params, binary=True
+                )
+                for each in batch
+            ]
         return [Reply(await _rows(cursor), cursor.rowcount) for cursor in cursors]
 
     async def _explain(self, error: psycopg.Error) -> Exception:
         return await database.not_migrated(self.connection, self.schema) or error
-
-
-def _decode(text: str | bytes) -> Any:
-    """JSON, or its text where Postgres holds what cannot be decoded (1e5000, a nest of thousands).
-
-    The claim is committed by then: that job's payload will not fit its handler, and its neighbours are untouched.
-    """
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError, ValueError):
-        return text if isinstance(text, str) else bytes(text).decode("utf-8", "replace")
 
 
 async def _rows(cursor: psycopg.AsyncCursor[Any]) -> list[tuple[Any, ...]]:

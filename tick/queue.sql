@@ -152,7 +152,7 @@ update tick.jobs j set failures = failures + 1, lease_expires_at = null,
 
 -- name: bury  (running -> dead)
 update tick.jobs j set status = 'dead', failures = failures + 1, lease_expires_at = null, finished_at = tick.now(),
-       last_error = o.message,
+       last_error = o.message, fingerprint = tick.fingerprint(o.message),
        errors = (case when jsonb_array_length(errors) >= %(keep)s then errors - 0 else errors end) || jsonb_build_object(
            'attempt', attempt, 'at', tick.now(), 'error', o.message, 'traceback', o.traceback)
   from unnest(%(ids)s::bigint[], %(messages)s::text[], %(tracebacks)s::text[]) as o (id, message, traceback)
@@ -192,6 +192,7 @@ select count(*) from tick.jobs
 -- name: reclaim  (running -> pending; running -> dead; running -> cancelled)
 -- A lease ran out: the process was killed, or it left the job behind. Charged to `losses`, never to `failures`.
 update tick.jobs set losses = losses + 1, lease_expires_at = null, run_at = tick.now(), last_error = %(message)s,
+       fingerprint = tick.fingerprint(%(message)s),
        status = case when cancel_requested_at is not null then 'cancelled'
                      when losses + 1 >= %(most_losses)s then 'dead' else 'pending' end,
        finished_at = case when cancel_requested_at is not null or losses + 1 >= %(most_losses)s then tick.now() end,
@@ -200,7 +201,7 @@ update tick.jobs set losses = losses + 1, lease_expires_at = null, run_at = tick
  where id = any(array(
        select id from tick.jobs where lease_expires_at <= tick.now()
         order by lease_expires_at limit %(limit)s for update skip locked))
-returning status
+returning type, status
 
 -- name: record_progress
 update tick.jobs j set progress = o.progress::jsonb || jsonb_build_object('at', tick.now())
@@ -279,6 +280,7 @@ select %(tick)s, %(trigger)s, %(delivery_id)s, %(scheduled_for)s, %(file)s, %(bu
        case when idle then tick.now() end, case when idle then jobs_left else 0 end
   from (select not exists (select from tick.jobs where lease_expires_at is not null and tick_id = %(tick)s)
                and not exists (select from tick.entries where file = %(file)s and next_window <= tick.now())
+               and not exists (select from tick.chores where due_at <= tick.now())
                and (%(file)s::text is null or exists (
                     select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'))) as t (idle)
  cross join lateral (select count(*) from (select from tick.due_jobs limit 10001) counted where idle) as l (jobs_left)
@@ -286,7 +288,7 @@ returning tick.now(), finished_at is not null, "left", %(file)s::text is null or
           select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'),
           coalesce((select hash from tick.configuration), '') = coalesce(%(file)s, '') and not exists (
           select from tick.pending_lanes p where not exists (select from tick.limits l where l.lane = p.lane)),
-          exists (select from tick.limits)
+          exists (select from tick.limits), array(select name from tick.chores where due_at <= tick.now() order by name)
 
 -- name: set_limits
 -- Those of types that only another deployment has handlers for stay; and those of a file while there is none, since
@@ -408,6 +410,32 @@ on conflict (type) do update set last_seen = tick.now(), durations = (
     select array_agg(case when total > 1000 then old / 2 else old end + new order by n)
       from unnest(types.durations, excluded.durations) with ordinality as d (old, new, n),
            (select sum(run) from unnest(types.durations) run) as t (total))
+
+-- name: record_stats
+-- In one order, whoever writes, so that ticks that end together do not deadlock.
+insert into tick.stats (span, at, type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits)
+select span, case span when 0 then '-infinity' else to_timestamp(floor(extract(epoch from tick.now()) / span) * span) end,
+       type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
+  from jsonb_to_recordset(%(stats)s::jsonb) as s (
+       type text, done bigint, retried bigint, dead bigint, released bigint, lost bigint, run_seconds float8,
+       wait_seconds float8, runs bigint[], waits bigint[])
+ cross join (values (60), (600), (3600), (0)) as spans (span) order by span, type
+on conflict (span, at, type) do update set
+       done = stats.done + excluded.done, retried = stats.retried + excluded.retried, dead = stats.dead + excluded.dead,
+       released = stats.released + excluded.released, lost = stats.lost + excluded.lost,
+       run_seconds = stats.run_seconds + excluded.run_seconds, wait_seconds = stats.wait_seconds + excluded.wait_seconds,
+       runs = (select array_agg(a + b order by n) from unnest(stats.runs, excluded.runs) with ordinality as r (a, b, n)),
+       waits = (select array_agg(a + b order by n) from unnest(stats.waits, excluded.waits) with ordinality as w (a, b, n))
+
+-- name: begin_chore
+-- Of several ticks one does it; should it be lost half-way, the next is due all the same.
+update tick.chores set due_at = tick.now() + make_interval(secs => %(every)s)
+ where name = %(name)s and due_at <= tick.now()
+returning settings, state
+
+-- name: end_chore
+update tick.chores set state = %(state)s::jsonb, due_at = case when %(again)s then tick.now() else due_at end
+ where name = %(name)s
 
 -- name: close_tick
 update tick.ticks set finished_at = tick.now(), used = %(used)s, materialised = %(materialised)s, claimed = %(claimed)s,

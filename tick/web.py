@@ -23,12 +23,13 @@ from starlette.routing import Route
 from . import auth, database, handlers, keys, platforms
 from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
+from .database import Statement
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .places import Stop
 from .problems import NO_STORE, problem
 from .processor import process_tick
-from .queue import Queue, Statement
+from .queue import Queue
 
 HEALTH_SECONDS = 5.0
 """How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""

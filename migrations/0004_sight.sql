@@ -1,0 +1,91 @@
+-- What people look at: statistics, what dead jobs have in common, alerts, retention, views for Grafana.
+
+begin;
+
+select pg_advisory_xact_lock(7236483109254801);
+set local lock_timeout = '5s';
+
+-- What an error has in common with others of its kind: what differs from case to case is taken out of its first line.
+create or replace function tick.fingerprint(error text) returns text language sql immutable parallel safe as $$
+    select left(regexp_replace(regexp_replace(regexp_replace(left(split_part(coalesce(error, ''), E'\n', 1), 500),
+               '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\y[0-9a-fA-F]{12,}\y', '#', 'g'),
+               '''[^'']*''|"[^"]*"', '"…"', 'g'),
+               '[0-9]+([.,:][0-9]+)*', '#', 'g'), 200)
+$$;
+
+alter table tick.jobs
+    add column if not exists fingerprint text;      -- of its last error, from when it is dead: what dead jobs are grouped by
+do $$ begin
+    if not exists (select from tick.migrations where number = 4) then
+        update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
+    end if;
+end $$;
+create index if not exists jobs_dead_by_error on tick.jobs (type, fingerprint, finished_at) where status = 'dead';
+
+-- Who paused a schedule's name, and since when: beside tick.schedules.paused.
+alter table tick.schedules
+    add column if not exists paused_at timestamptz,
+    add column if not exists paused_by text;
+
+-- How attempts ended, in periods of so many seconds; 0 is since ever, for counters that only grow. Each is there for
+-- every type, and for all of them together under the type ''. Ticks add to it as they end, so it says what they saw.
+create table if not exists tick.stats (
+    span            integer     not null,
+    at              timestamptz not null,           -- the beginning of the period; -infinity for the span 0
+    type            text        not null,
+    done            bigint      not null default 0,
+    retried         bigint      not null default 0,
+    dead            bigint      not null default 0,
+    released        bigint      not null default 0, -- cut short, snoozed, cancelled: it had started
+    lost            bigint      not null default 0, -- reclaimed after their lease
+    run_seconds     float8      not null default 0,
+    wait_seconds    float8      not null default 0,
+    runs            bigint[]    not null,           -- attempts per half-octave of the seconds that they ran
+    waits           bigint[]    not null,           -- and of the seconds that they had been due before they started
+    primary key (span, at, type)
+);
+create index if not exists stats_by_age on tick.stats (span, at);
+
+-- What ticks do beside jobs, and when the next of them should: one tick takes it by moving due_at on.
+create table if not exists tick.chores (
+    name            text        primary key,        -- watch, prune
+    due_at          timestamptz not null default tick.now(),
+    settings        jsonb       not null default '{}',
+    state           jsonb       not null default '{}'
+);
+insert into tick.chores (name) values ('prune') on conflict do nothing;
+
+-- What alerts are about, as long as it lasts, and when somebody was last told.
+create table if not exists tick.alerts (
+    rule            text        not null,           -- dead, failing, backlog, stopped, missed
+    subject         text        not null,           -- a type, a schedule, a trigger; '' where there is one of it
+    since           timestamptz not null,
+    seen_at         timestamptz not null,           -- it was last so
+    told_at         timestamptz,                    -- a message about it was last enqueued
+    ended_at        timestamptz,
+    count           bigint      not null default 1,
+    untold          bigint      not null default 0, -- of the count, since the last message
+    details         jsonb       not null default '{}',
+    primary key (rule, subject)
+);
+
+create index if not exists skips_by_age on tick.skips (recorded_at);
+
+
+-- For Grafana and for people with psql. None of them reads the jobs that have ended.
+
+create or replace view tick.throughput as
+    select at, span, type, done, retried, dead, released, lost, run_seconds, wait_seconds,
+           case when done + retried + dead > 0 then (retried + dead)::float8 / (done + retried + dead) end as failure_rate
+      from tick.stats where span > 0;
+
+create or replace view tick.tick_log as
+    select started_at, finished_at, trigger, budget, used, claimed, done, retried, dead, released, reclaimed, stale,
+           materialised, "left", error, delivery_id, scheduled_for,
+           extract(epoch from started_at - scheduled_for)::float8 as late_seconds,
+           extract(epoch from started_at - lag(started_at) over (order by started_at))::float8 as gap_seconds
+      from tick.ticks;
+
+insert into tick.migrations (number, name) values (4, '0004_sight') on conflict do nothing;
+
+commit;

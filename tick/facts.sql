@@ -1,0 +1,139 @@
+-- What is so, for people, metrics, alerts and the doctor. Every statement reads a bounded number of rows, however many
+-- there are: a count ends at its bound, and says "more" by being one above it.
+
+-- name: depth
+-- How many jobs there are of each kind, up to `most`, and since when the oldest of those that are due has been.
+select tick.now() as now,
+       (select count(*) from (select from tick.due_jobs limit %(most)s + 1) d)::integer as due,
+       (select min(oldest.run_at) from (
+               select (select j.run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null
+                          and j.lane is null and j.priority = level.priority order by j.run_at limit 1) from tick.free_priorities level
+               union all
+               select (select j.run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null
+                          and j.lane = level.lane and j.priority = level.priority order by j.run_at limit 1) from tick.lane_priorities level
+               union all
+               (select run_at from tick.jobs where status = 'pending' and losses > 0 and waits_for is null order by run_at limit 1)
+               union all
+               (select run_at from tick.jobs where status = 'pending' and waits_for = 'key' order by run_at limit 1)) oldest
+         where oldest.run_at <= tick.now()) as oldest_due,
+       (select count(*) from (select from tick.jobs where lease_expires_at is not null limit %(most)s + 1) r)::integer as running,
+       (select count(*) from (select from tick.jobs where lease_expires_at < tick.now() limit %(most)s + 1) e)::integer as expired,
+       (select count(*) from (select from tick.jobs where status = 'dead' limit %(most)s + 1) d)::integer as dead,
+       (select count(*) from (select from tick.jobs where status = 'pending' and waits_for = 'key' limit %(most)s + 1) k)::integer
+           as behind_keys,
+       (select count(*) from (
+               select from tick.free_priorities level cross join lateral (
+                      select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is null
+                         and j.priority = level.priority and j.run_at > tick.now() limit %(most)s + 1) later
+                limit %(most)s + 1) l)::integer as later,
+       (select min(least(j.run_at)) from tick.free_priorities level cross join lateral (
+               select run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is null
+                  and j.priority = level.priority and j.run_at > tick.now() order by j.run_at limit 1) j) as next_run
+
+-- name: recent_ticks
+-- The latest first, from before an instant: of one trigger, or of all.
+select id, trigger, delivery_id, scheduled_for, started_at, finished_at, budget, used, materialised, claimed, done, retried,
+       dead, released, reclaimed, stale, "left", error,
+       extract(epoch from started_at - scheduled_for)::float8 as late,
+       extract(epoch from started_at - lag(started_at) over (order by started_at))::float8 as gap
+  from (select * from tick.ticks
+         where (%(before)s::timestamptz is null or started_at < %(before)s)
+           and (%(trigger)s::text is null or trigger = %(trigger)s)
+         order by started_at desc limit %(limit)s) latest
+ order by started_at desc
+
+-- name: pulse
+-- What there is to know of whether ticks come: the seconds since the last one and since the installation, and the
+-- median of the seconds between the last twenty.
+select extract(epoch from tick.now() - max(started_at))::float8 as since, max(started_at) as last_tick,
+       (select extract(epoch from tick.now() - max(applied_at))::float8 from tick.migrations) as installed,
+       (select extract(epoch from percentile_cont(0.5) within group (order by gap))::float8
+          from (select started_at - lag(started_at) over (order by started_at) as gap
+                  from (select started_at from tick.ticks order by started_at desc limit 21) last) gaps) as gap
+  from tick.ticks
+
+-- name: triggers
+-- Who has ticked in the last two thousand ticks: how often, at what distance, how late, and when last.
+select trigger, count(*)::integer as ticks, max(started_at) as last_tick,
+       extract(epoch from tick.now() - max(started_at))::float8 as since,
+       extract(epoch from percentile_cont(0.5) within group (order by gap))::float8 as gap,
+       extract(epoch from percentile_cont(0.95) within group (order by started_at - scheduled_for))::float8 as late
+  from (select trigger, started_at, scheduled_for, started_at - lag(started_at) over (partition by trigger order by started_at) as gap
+          from (select trigger, started_at, scheduled_for from tick.ticks order by started_at desc limit 2000) latest) gaps
+ group by trigger order by max(started_at) desc
+
+-- name: chart
+-- One row for each period of so many seconds since an instant in which something ran: of one type, or '' for all.
+select at, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
+  from tick.stats where span = %(span)s and type = %(type)s and at >= %(since)s order by at
+
+-- name: by_type
+-- What each type has done since an instant, the busiest first. 60, 600 and 3600 are the spans that there are.
+select type, sum(done)::bigint as done, sum(retried)::bigint as retried, sum(dead)::bigint as dead, sum(lost)::bigint as lost,
+       sum(released)::bigint as released, sum(run_seconds) as run_seconds, sum(wait_seconds) as wait_seconds
+  from tick.stats where span = %(span)s and at >= %(since)s and type <> ''
+ group by type order by sum(done + retried + dead) desc, type limit %(limit)s
+
+-- name: totals
+-- Since ever, by type; the first is all of them together.
+select type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
+  from tick.stats where span = 0 order by type = '' desc, done + retried + dead desc, type limit %(limit)s
+
+-- name: dead_groups
+-- Dead jobs by type and kind of error, one index probe for each group: its count up to `most`, its first and last.
+with recursive groups (type, fingerprint, place) as (
+    (select type, fingerprint, 1 from tick.jobs where status = 'dead' order by type, fingerprint limit 1)
+    union all
+    select n.type, n.fingerprint, g.place + 1
+      from groups g cross join lateral (
+           select j.type, j.fingerprint from tick.jobs j
+            where j.status = 'dead' and (j.type, j.fingerprint) > (g.type, g.fingerprint)
+            order by j.type, j.fingerprint limit 1) n
+     where g.place < %(limit)s
+)
+select g.type, g.fingerprint, c.count, f.finished_at as first_at, l.finished_at as last_at, l.id as last_id,
+       left(l.last_error, 300) as last_error
+  from groups g
+ cross join lateral (select count(*)::integer as count from (
+                     select from tick.jobs where status = 'dead' and type = g.type and fingerprint = g.fingerprint
+                      limit %(most)s + 1) counted) c
+ cross join lateral (select finished_at from tick.jobs
+                      where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at limit 1) f
+ cross join lateral (select id, finished_at, last_error from tick.jobs
+                      where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at desc limit 1) l
+ order by l.finished_at desc
+
+-- name: unhandled
+-- Among ten thousand due jobs, those that no handler here would take.
+select type, count(*)::integer as count, min(run_at) as oldest from (
+       select type, run_at from tick.jobs where status = 'pending' and run_at <= tick.now() limit 10000) due
+ where not type = any(%(types)s) group by type order by type
+
+-- name: schedules
+-- Every schedule of the file that last ticked, by name: its definition, where it has come to, whether it is paused.
+select e.schedule, e.body, e.next_window, d.cursor, d.first_seen, s.paused, s.paused_at, s.paused_by
+  from tick.entries e
+  join tick.definitions d on d.schedule = e.schedule and d.hash = e.definition
+  join tick.schedules s on s.name = e.schedule
+ where e.file = (select hash from tick.files order by last_seen desc, hash limit 1)
+   and (%(name)s::text is null or e.schedule = %(name)s) and (%(after)s::text is null or e.schedule > %(after)s)
+ order by e.schedule limit %(limit)s
+
+-- name: outcomes
+-- How the last windows of schedules have ended, the latest first: up to `each` of each.
+select given.schedule, j.id, j.status, j."window", j.run_at, j.started_at, j.finished_at, j.failures, left(j.last_error, 200) as last_error
+  from jsonb_to_recordset(%(schedules)s::jsonb) as given (schedule text, type text) cross join lateral (
+       select * from tick.jobs j where j.type = given.type and j.schedule = given.schedule and j."window" is not null
+        order by j."window" desc limit %(each)s) j
+ order by given.schedule, j."window" desc
+
+-- name: skips
+-- What was not made of a schedule, the latest first; with `at`, that in which this window is.
+select first_window, last_window, count, reason, recorded_at, tick_id from tick.skips
+ where schedule = %(schedule)s and (%(at)s::timestamptz is null or %(at)s between first_window and last_window)
+ order by last_window desc limit %(limit)s
+
+-- name: alerts
+-- Those that last, and the latest that have ended.
+select rule, subject, since, seen_at, told_at, ended_at, count, details from tick.alerts
+ order by ended_at is not null, coalesce(ended_at, since) desc limit %(limit)s

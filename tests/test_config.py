@@ -118,7 +118,7 @@ class TestWhatIsRefused:
         [
             (
                 "[tool.tick]\nmodule = 'x'\n",
-                "[tool.tick] has unknown keys: module; it takes api_rate, batch_size, budget",
+                "[tool.tick] has unknown keys: module; it takes alerts, api_rate, batch_size, budget",
             ),
             ("[tool.tick\n", "pyproject.toml: "),
             ("[tool.tick]\nconcurrency = 0\n", "0 is not a number from 1 to 1000"),

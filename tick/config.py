@@ -18,6 +18,8 @@ GRACE = 2.0
 """Seconds past the budget by which a tick has returned, whatever its handlers do."""
 LONGEST_BUDGET = 6 * 3600.0
 
+HEARTBEATS = ("url", "start", "ok", "fail")
+
 _NAMED = "TICK_SECRET_"
 _TARGET = re.compile(
     r"(?P<range>[0-9a-f.:]+/[0-9]+|[0-9a-f]*:[0-9a-f.]*:[0-9a-f.:]*)"
@@ -25,13 +27,17 @@ _TARGET = re.compile(
 )
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _PROJECT_KEYS = (
+    "alerts",
     "api_rate",
     "batch_size",
     "budget",
     "concurrency",
+    "heartbeat",
     "http_allow",
+    "mail_from",
     "modules",
     "oidc",
+    "retention",
     "schedules",
     "schema",
     "url",
@@ -80,6 +86,13 @@ class Settings:
         http_allow: what jobs may call beyond ports 80 and 443 of public addresses; `parse_target` reads one.
         api_keys: name:scopes:key of callers of /jobs; `tick.keys` reads them.
         api_rate: how many calls of /jobs each key may make, such as "600/minute".
+        dashboard_password: with what a person gets into the dashboard, beside an API key of the scope admin.
+        alerts: [tool.tick.alerts] as it is written; `[alerts]` of the schedules file goes before it.
+        retention: [tool.tick.retention], likewise.
+        smtp_url: through which server alerts are mailed: smtp://user:password@host:587, or smtps://.
+        mail_from: who they are from.
+        heartbeat: URLs to call when a tick starts, has ended well, or has failed: by `start`, `ok`, `fail` and `url`.
+        log: how the log is written: json, text, or auto, which is json when it is not read on a terminal.
         named_secrets: TICK_SECRET_<NAME>, by the name in lower case: for headers and signatures of outgoing calls.
     """
 
@@ -100,6 +113,13 @@ class Settings:
     http_allow: tuple[str, ...] = ()
     api_keys: tuple[str, ...] = field(default=(), repr=False)
     api_rate: str = "600/minute"
+    dashboard_password: str | None = field(default=None, repr=False)
+    alerts: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    retention: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    smtp_url: str | None = field(default=None, repr=False)
+    mail_from: str | None = None
+    heartbeat: Mapping[str, str] = field(default_factory=dict, repr=False, hash=False)
+    log: str = "auto"
     named_secrets: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, hash=False)
 
     @classmethod
@@ -126,6 +146,13 @@ class Settings:
             http_allow=reader.targets("http_allow"),
             api_keys=_secrets(env.get("TICK_API_KEYS", "")),
             api_rate=reader.text("api_rate", "600/minute"),
+            dashboard_password=env.get("TICK_DASHBOARD_PASSWORD", "").strip() or None,
+            alerts=reader.table("alerts"),
+            retention=reader.table("retention"),
+            smtp_url=env.get("TICK_SMTP_URL", "").strip() or None,
+            mail_from=reader.text("mail_from", "") or None,
+            heartbeat=reader.heartbeat(),
+            log=reader.choice("log", "auto", ("auto", "json", "text")),
             named_secrets=_named_secrets(env),
         )
         if not _SCHEMA.fullmatch(settings.schema):
@@ -207,6 +234,34 @@ class _Reader:
             except ValueError as error:
                 self.problems.append(f"  {name} (TICK_{name.upper()}): {error}")
         return targets
+
+    def table(self, name: str) -> Mapping[str, Any]:
+        raw = self.project.get(name, {})
+        if isinstance(raw, dict):
+            return raw
+        self.problems.append(f"  {name}: {raw!r} is not a table: write [tool.tick.{name}]")
+        return {}
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        text = self.text(name, default)
+        if text not in choices:
+            self.problems.append(f"  {name} (TICK_{name.upper()}): {text!r} is not one of {', '.join(choices)}")
+        return text
+
+    def heartbeat(self) -> Mapping[str, str]:
+        """TICK_HEARTBEAT for one URL, TICK_HEARTBEAT_START, _OK, _FAIL for each; or a text or table of the project."""
+        own = self.project.get("heartbeat", {})
+        given = {"url": own} if isinstance(own, str) else dict(own) if isinstance(own, dict) else {"": own}
+        for name in HEARTBEATS:
+            if text := self.env.get(
+                "TICK_HEARTBEAT" if name == "url" else f"TICK_HEARTBEAT_{name.upper()}", ""
+            ).strip():
+                given[name] = text
+        for name, url in given.items():
+            if name not in HEARTBEATS or not isinstance(url, str) or not _URL.fullmatch(url):
+                known = ", ".join(HEARTBEATS)
+                self.problems.append(f"  heartbeat (TICK_HEARTBEAT): {name} = {url!r} is no URL under one of {known}")
+        return given
 
     def count(self, name: str, default: int, most: int) -> int:
         raw = self._raw(name)

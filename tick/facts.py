@@ -17,9 +17,9 @@ MOST = 10_000
 """Where counts end: one more means "more than that"."""
 
 
-def ask(name: str, **params: Any) -> Statement:
+def ask(question: str, /, **params: Any) -> Statement:
     """The question of that name."""
-    return Statement(name, params, "facts")
+    return Statement(question, params, "facts")
 
 
 def depth(most: int = MOST) -> Statement:

@@ -18,14 +18,16 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from . import auth, database, handlers, keys, platforms
 from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
+from .dashboard import Dashboard
 from .database import Statement
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
+from .metrics import Metrics
 from .places import Stop
 from .problems import NO_STORE, problem
 from .processor import process_tick
@@ -233,10 +235,10 @@ def create_app(settings: Settings | None = None, registry: Registry | None = Non
 
     # Both spellings, since a redirect of the other would be final to most crons and run nothing.
     paths = [("/tick", service.tick, ["GET", "POST"]), ("/health", service.health, ["GET"])]
-    routes = [
+    routes: list[BaseRoute] = [
         Route(path + slash, endpoint, methods=methods) for path, endpoint, methods in paths for slash in ("", "/")
     ]
-    routes += Api(service).routes()
+    routes += [*Api(service).routes(), *Metrics(service).routes(), *Dashboard(service).routes()]
     handled: dict[Any, Any] = {404: not_found, 405: not_allowed, TickError: unexpected, 500: unexpected}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handled)
     app.router.redirect_slashes = False

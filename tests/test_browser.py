@@ -1,0 +1,302 @@
+"""The dashboard in a real browser: Debian's Chromium, two sizes, light and dark; axe-core judges every page.
+
+`TICK_WRITE_SCREENSHOTS=1` has the pages photographed for docs/screenshots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+
+from tests import story
+from tests.factories import a_job, job, tick, wait_until
+from tick import web
+from tick.config import Settings
+from tick.handlers import registry
+
+pytestmark = [pytest.mark.usefixtures("empty_registry"), pytest.mark.xdist_group("browser")]
+
+HERE = Path(__file__).parent
+SCREENSHOTS = HERE.parent / "docs" / "screenshots"
+AXE = HERE / "browser" / "node_modules" / "axe-core" / "axe.min.js"
+PASSWORD = "correct-horse-battery-staple"
+SIZES = {"desktop": {"width": 1280, "height": 900}, "phone": {"width": 390, "height": 844}}
+SCHEMES = ("light", "dark")
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def lacks(what: str) -> None:
+    """Skip, or fail where the browser is required."""
+    if os.environ.get("TICK_TEST_BROWSER") == "required":
+        pytest.fail(f"{what}, and TICK_TEST_BROWSER says that the tests in a browser may not be skipped")
+    pytest.skip(what)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = shutil.which("chromium") or lacks("there is no chromium")
+    if not AXE.exists():
+        lacks("there is no axe-core: npm install --prefix tests/browser")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def served(settings: Settings):
+    """The application behind a real server; its URL."""
+    config = uvicorn.Config(web.create_app(settings, registry), port=0, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    wait_until(lambda: server.started)
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    server.should_exit = True
+    thread.join(10)
+
+
+class Shop:
+    """A deployment with a week behind it, and what somebody sees who opens its dashboard."""
+
+    def __init__(self, url: str, browser, conn, settings: Settings, ids: dict[str, int]) -> None:
+        self.url, self.browser, self.conn, self.settings, self.ids = url, browser, conn, settings, ids
+        self.complaints: list[str] = []
+
+    def open(
+        self, size: str = "desktop", scheme: str = "light", path: str = "", *, log_in: bool = True, script: bool = True
+    ):
+        context = self.browser.new_context(
+            viewport=SIZES[size], color_scheme=scheme, base_url=self.url, java_script_enabled=script,
+            has_touch=size == "phone", is_mobile=size == "phone", locale="en-GB", timezone_id="Europe/Paris",
+        )  # fmt: skip
+        context.set_default_timeout(15_000)
+        page = context.new_page()
+        page.on(
+            "console",
+            lambda said: said.type in ("error", "warning") and self.complaints.append(f"{page.url}: {said.text}"),
+        )
+        page.on("pageerror", lambda error: self.complaints.append(f"{page.url}: {error}"))
+        page.on("dialog", lambda dialog: (self.complaints.append(f"a dialog: {dialog.message}"), dialog.dismiss()))
+        if log_in:
+            self.log_in(page)
+        if path:
+            page.goto(path)
+        return page
+
+    def log_in(self, page) -> None:
+        page.goto("/dashboard")
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url(re.compile(r"/dashboard/?$"))
+
+    def tick(self):
+        return tick(self.settings)
+
+
+@pytest.fixture
+def settings(settings: Settings) -> Settings:
+    from dataclasses import replace
+
+    return replace(settings, dashboard_password=PASSWORD, secrets=("another-long-secret",))
+
+
+@pytest.fixture
+def shop(chromium, conn, settings):
+    story.handlers()
+    ids = story.write(conn, settings)
+    with served(settings) as url:
+        shop = Shop(url, chromium, conn, settings, ids)
+        yield shop
+        for context in chromium.contexts:
+            context.close()
+    assert shop.complaints == []
+
+
+def violations(page) -> list[str]:
+    """What axe-core calls serious or critical, after WCAG 2.2 A and AA."""
+    page.evaluate(AXE.read_text())
+    rules = {
+        "runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"],
+        "resultTypes": ["violations"],
+    }
+    found = page.evaluate(f"axe.run(document, {json.dumps(rules)})")["violations"]
+    return [
+        f"{v['id']}: {node['html'][:120]}"
+        for v in found
+        if v["impact"] in ("serious", "critical")
+        for node in v["nodes"]
+    ]
+
+
+def overflow(page) -> int:
+    """By how many pixels the page is wider than its window."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def photograph(page, name: str) -> None:
+    if os.environ.get("TICK_WRITE_SCREENSHOTS"):
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+PAGES = {
+    "now": "/dashboard",
+    "jobs": "/dashboard/jobs",
+    "job": "/dashboard/jobs/{CardDeclined}",
+    "edit": "/dashboard/jobs/{InvalidPayload}/edit",
+    "dead": "/dashboard/dead",
+    "schedules": "/dashboard/schedules",
+    "schedule": "/dashboard/schedules/nightly-report",
+    "ticks": "/dashboard/ticks",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("size", SIZES)
+def test_every_page_is_accessible_fits_its_window_and_says_nothing_on_the_console(shop, size, scheme):
+    page = shop.open(size, scheme, log_in=False, path="/dashboard/login")
+    assert violations(page) == []
+    photograph(page, f"login-{size}-{scheme}")
+    shop.log_in(page)
+    for name, path in PAGES.items():
+        page.goto(path.format(**shop.ids))
+        page.wait_for_load_state("networkidle")
+        assert page.locator("h1").count() == 1, name
+        assert (name, violations(page)) == (name, [])
+        assert (name, overflow(page)) == (name, 0)
+        photograph(page, f"{name}-{size}-{scheme}")
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("desktop", "light"), ("phone", "dark")])
+def test_a_dead_job_is_found_read_mended_replayed_and_seen_done(shop, size, scheme):
+    page = shop.open(size, scheme, "/dashboard/dead")
+    group = (
+        page.get_by_role("row")
+        .filter(has_text="InvalidPayload")
+        .or_(page.get_by_role("article").filter(has_text="InvalidPayload"))
+    )
+    group.get_by_role("link", name=re.compile("jobs|show", re.IGNORECASE)).first.click()
+    page.get_by_role("link", name=f"{shop.ids['InvalidPayload']}").first.click()
+    page.get_by_text("Expected `float`, got `str`").first.wait_for()
+    page.get_by_role("link", name=re.compile("Edit")).click()
+    payload = page.get_by_label("Payload")
+    given = json.loads(payload.input_value())
+    payload.fill(json.dumps(given | {"amount": "nothing"}))
+    page.get_by_role("button", name=re.compile("replay", re.IGNORECASE)).click()
+    page.get_by_text("Expected `float`").first.wait_for()
+    page.get_by_label("Payload").fill(json.dumps(given | {"amount": 12.5}))
+    page.get_by_role("button", name=re.compile("replay", re.IGNORECASE)).click()
+    page.get_by_text("pending").first.wait_for()
+    shop.tick()
+    page.reload()
+    page.get_by_text("done", exact=True).first.wait_for()
+    row = job(shop.conn, shop.ids["InvalidPayload"])
+    assert (row["status"], row["result"], row["payload"]["card_token"]) == ("done", {"charged": 12.5}, "tok_4711")
+
+
+def test_a_schedule_is_paused_and_resumed(shop):
+    page = shop.open(path="/dashboard/schedules/nightly-report")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").wait_for()
+    assert shop.conn.execute(
+        "select paused, paused_by from tick.schedules where name = 'nightly-report'"
+    ).fetchone() == (True, "password")
+    page.goto("/dashboard/schedules")
+    page.get_by_text("paused").first.wait_for()
+    page.goto("/dashboard/schedules/nightly-report")
+    page.get_by_role("button", name="Resume").click()
+    page.get_by_role("button", name="Pause").wait_for()
+    assert shop.conn.execute("select paused from tick.schedules where name = 'nightly-report'").fetchone() == (False,)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_of_a_kind_of_dead_jobs_are_replayed_after_a_look_at_what_that_is(shop, size):
+    page = shop.open(size, path="/dashboard/dead")
+    group = (
+        page.get_by_role("row")
+        .filter(has_text="CardDeclined")
+        .or_(page.get_by_role("article").filter(has_text="CardDeclined"))
+    )
+    group.get_by_role("link", name=re.compile("Retry all")).or_(
+        group.get_by_role("button", name=re.compile("Retry all"))
+    ).first.click()
+    page.get_by_text("23").first.wait_for()
+    before = shop.conn.execute("select count(*) from tick.jobs where status = 'dead'").fetchone()[0]
+    photograph(page, f"bulk-{size}-light")
+    assert violations(page) == []
+    page.get_by_role("button", name=re.compile("Replay")).click()
+    page.wait_for_load_state("networkidle")
+    after = shop.conn.execute("select count(*) from tick.jobs where status = 'dead'").fetchone()[0]
+    assert before - after == 23
+
+
+def test_without_javascript_it_works_too(shop):
+    page = shop.open(script=False, path="/dashboard/schedules/nightly-report")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Resume").wait_for()
+    page.goto("/dashboard/dead")
+    page.get_by_role("link", name=re.compile("Retry all")).or_(
+        page.get_by_role("button", name=re.compile("Retry all"))
+    ).first.click()
+    page.get_by_role("button", name=re.compile("Replay")).click()
+    page.wait_for_load_state()
+    assert "CSRF" not in page.content()
+
+
+def test_hostile_payloads_errors_and_names_are_text(shop):
+    ids = [
+        a_job(shop.conn, HOSTILE, "dead", payload={HOSTILE: HOSTILE}, key=HOSTILE, last_error=HOSTILE * 20_000, fingerprint=HOSTILE,
+              errors=[{"attempt": 1, "at": "2026-11-21T00:00:00+00:00", "error": HOSTILE, "traceback": HOSTILE * 20_000}]),
+        a_job(shop.conn, "🦄🔥 émoji", "dead", payload={"𝕏": "\u202eright to left"}, last_error="💥", fingerprint="💥"),
+    ]  # fmt: skip
+    page = shop.open()
+    for path in (
+        "/dashboard",
+        "/dashboard/dead",
+        "/dashboard/jobs?status=dead",
+        *(f"/dashboard/jobs/{id}" for id in ids),
+    ):
+        assert page.goto(path).status == 200
+        assert page.locator("img[src=x]").count() == 0
+        assert (path, overflow(page)) == (path, 0)
+
+
+def test_the_keyboard_reaches_what_the_mouse_does(shop):
+    page = shop.open()
+    page.keyboard.press("Tab")
+    assert "skip" in page.evaluate("document.activeElement.textContent").lower()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.closest('main') !== null || location.hash !== ''")
+    reached = set()
+    for _ in range(40):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                "(document.activeElement.textContent || document.activeElement.ariaLabel || '').trim().slice(0, 30)"
+            )
+        )
+        outline = page.evaluate(
+            "(s => s.outlineStyle !== 'none' || s.boxShadow !== 'none')(getComputedStyle(document.activeElement))"
+        )
+        assert outline, reached
+    assert len(reached) > 10
+
+
+def test_the_charts_are_drawn_and_change_their_span(shop):
+    page = shop.open()
+    page.locator(".uplot canvas").first.wait_for()
+    page.get_by_role("link", name=re.compile("week", re.IGNORECASE)).or_(
+        page.get_by_role("button", name=re.compile("week", re.IGNORECASE))
+    ).first.click()
+    page.wait_for_load_state("networkidle")
+    page.locator(".uplot canvas").first.wait_for()

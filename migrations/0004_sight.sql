@@ -42,7 +42,7 @@ create table if not exists tick.stats (
     wait_seconds    float8      not null default 0,
     runs            bigint[]    not null,           -- attempts per half-octave of the seconds that they ran
     waits           bigint[]    not null,           -- and of the seconds that they had been due before they started
-    primary key (span, at, type)
+    primary key (span, type, at)                    -- one type over time, for charts; stats_by_age is for all in a period
 );
 create index if not exists stats_by_age on tick.stats (span, at);
 
@@ -71,20 +71,39 @@ create table if not exists tick.alerts (
 
 create index if not exists skips_by_age on tick.skips (recorded_at);
 
+-- Histograms of half-octaves, such as tick.stats has, added up.
+create or replace function tick.added(a bigint[], b bigint[]) returns bigint[] language sql immutable parallel safe as $$
+    select array_agg(coalesce(x, 0) + coalesce(y, 0) order by n) from unnest(a, b) with ordinality as sums (x, y, n)
+$$;
+create or replace aggregate tick.total (bigint[]) (sfunc = tick.added, stype = bigint[], initcond = '{}');
+
+-- The seconds within which that share of a histogram's runs ended; null when there were fewer than five.
+create or replace function tick.percentile(histogram bigint[], share float8) returns float8
+    language sql immutable parallel safe as $$
+    select 0.001 * 2 ^ ((n - 1) / 2.0)::float8
+      from (select n, sum(runs) over (order by n) as so_far, sum(runs) over () as all_of_them
+              from unnest(histogram) with ordinality as h (runs, n)) counted
+     where all_of_them >= 5 and so_far >= all_of_them * share order by n limit 1
+$$;
+
 
 -- For Grafana and for people with psql. None of them reads the jobs that have ended.
 
 create or replace view tick.throughput as
     select at, span, type, done, retried, dead, released, lost, run_seconds, wait_seconds,
-           case when done + retried + dead > 0 then (retried + dead)::float8 / (done + retried + dead) end as failure_rate
+           case when done + retried + dead > 0 then (retried + dead)::float8 / (done + retried + dead) end as failure_rate,
+           tick.percentile(waits, 0.5) as wait_p50, tick.percentile(waits, 0.95) as wait_p95,
+           tick.percentile(runs, 0.5) as run_p50, tick.percentile(runs, 0.95) as run_p95
       from tick.stats where span > 0;
 
+-- The gap is looked up for each row that is shown, and not by a window over all of them.
 create or replace view tick.tick_log as
     select started_at, finished_at, trigger, budget, used, claimed, done, retried, dead, released, reclaimed, stale,
            materialised, "left", error, delivery_id, scheduled_for,
            extract(epoch from started_at - scheduled_for)::float8 as late_seconds,
-           extract(epoch from started_at - lag(started_at) over (order by started_at))::float8 as gap_seconds
-      from tick.ticks;
+           extract(epoch from started_at - (
+               select max(before.started_at) from tick.ticks before where before.started_at < t.started_at))::float8 as gap_seconds
+      from tick.ticks t;
 
 insert into tick.migrations (number, name) values (4, '0004_sight') on conflict do nothing;
 

@@ -17,6 +17,10 @@ MOST = 10_000
 """Where counts end: one more means "more than that"."""
 
 
+OTHERS = "_other"
+"""Under what name `counters` adds up the types that it does not show."""
+
+
 def ask(question: str, /, **params: Any) -> Statement:
     """The question of that name."""
     return Statement(question, params, "facts")
@@ -57,6 +61,11 @@ def totals(limit: int = 100) -> Statement:
     return ask("totals", limit=limit)
 
 
+def counters(limit: int = 100) -> Statement:
+    """What so many types have done since ever, and under OTHERS all others together; none of the figures goes down."""
+    return ask("counters", limit=limit, others=OTHERS)
+
+
 def dead_groups(limit: int = 100, most: int = 1000) -> Statement:
     """Dead jobs by type and kind of error, the latest first; counts end at `most`."""
     return ask("dead_groups", limit=limit, most=most)
@@ -85,3 +94,13 @@ def skips(schedule: str, *, at: datetime | None = None, limit: int = 20) -> Stat
 def alerts(limit: int = 50) -> Statement:
     """What alerts are about, and were lately."""
     return ask("alerts", limit=limit)
+
+
+def open_alerts() -> Statement:
+    """How many alerts of each rule last now."""
+    return ask("open_alerts")
+
+
+def schedule_counts() -> Statement:
+    """One row: how many schedules there are, and how many of them are paused."""
+    return ask("schedule_counts")

@@ -2,33 +2,59 @@
 -- there are: a count ends at its bound, and says "more" by being one above it.
 
 -- name: depth
--- How many jobs there are of each kind, up to `most`, and since when the oldest of those that are due has been.
+-- How many jobs there are of each kind, up to `most`; since when the oldest of those that are due has been, and when the
+-- first of those that are not will be. Each priority, of each lane, is looked at by itself, as their indexes have them.
+with levels (lane, priority) as materialized (
+    select null, priority from tick.free_priorities
+    union all
+    select lane, priority from tick.lane_priorities
+), oldest (run_at) as (
+    select run_at from levels l cross join lateral (
+           (select run_at from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane is null and l.lane is null and priority = l.priority
+             order by run_at limit 1)
+           union all
+           (select run_at from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane = l.lane and priority = l.priority
+             order by run_at limit 1)) j
+    union all
+    (select run_at from tick.jobs where status = 'pending' and losses > 0 and waits_for is null order by run_at limit 1)
+    union all
+    (select run_at from tick.jobs where status = 'pending' and waits_for = 'key' order by run_at limit 1)
+), first (run_at) as (
+    select run_at from levels l cross join lateral (
+           (select run_at from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane is null and l.lane is null and priority = l.priority and run_at > tick.now()
+             order by run_at limit 1)
+           union all
+           (select run_at from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane = l.lane and priority = l.priority and run_at > tick.now()
+             order by run_at limit 1)) j
+    union all
+    (select run_at from tick.jobs where status = 'pending' and losses > 0 and waits_for is null and run_at > tick.now()
+      order by run_at limit 1)
+), later as (
+    select from levels l cross join lateral (
+           (select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane is null and l.lane is null and priority = l.priority and run_at > tick.now()
+             limit %(most)s + 1)
+           union all
+           (select id from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
+               and lane = l.lane and priority = l.priority and run_at > tick.now()
+             limit %(most)s + 1)) j
+    union all
+    select from tick.jobs where status = 'pending' and losses > 0 and waits_for is null and run_at > tick.now()
+)
 select tick.now() as now,
        (select count(*) from (select from tick.due_jobs limit %(most)s + 1) d)::integer as due,
-       (select min(oldest.run_at) from (
-               select (select j.run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null
-                          and j.lane is null and j.priority = level.priority order by j.run_at limit 1) from tick.free_priorities level
-               union all
-               select (select j.run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null
-                          and j.lane = level.lane and j.priority = level.priority order by j.run_at limit 1) from tick.lane_priorities level
-               union all
-               (select run_at from tick.jobs where status = 'pending' and losses > 0 and waits_for is null order by run_at limit 1)
-               union all
-               (select run_at from tick.jobs where status = 'pending' and waits_for = 'key' order by run_at limit 1)) oldest
-         where oldest.run_at <= tick.now()) as oldest_due,
+       (select min(run_at) from oldest where run_at <= tick.now()) as oldest_due,
        (select count(*) from (select from tick.jobs where lease_expires_at is not null limit %(most)s + 1) r)::integer as running,
        (select count(*) from (select from tick.jobs where lease_expires_at < tick.now() limit %(most)s + 1) e)::integer as expired,
        (select count(*) from (select from tick.jobs where status = 'dead' limit %(most)s + 1) d)::integer as dead,
        (select count(*) from (select from tick.jobs where status = 'pending' and waits_for = 'key' limit %(most)s + 1) k)::integer
            as behind_keys,
-       (select count(*) from (
-               select from tick.free_priorities level cross join lateral (
-                      select from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is null
-                         and j.priority = level.priority and j.run_at > tick.now() limit %(most)s + 1) later
-                limit %(most)s + 1) l)::integer as later,
-       (select min(least(j.run_at)) from tick.free_priorities level cross join lateral (
-               select run_at from tick.jobs j where j.status = 'pending' and j.losses = 0 and j.waits_for is null and j.lane is null
-                  and j.priority = level.priority and j.run_at > tick.now() order by j.run_at limit 1) j) as next_run
+       (select count(*) from (select from later limit %(most)s + 1) l)::integer as later,
+       (select min(run_at) from first) as next_run
 
 -- name: recent_ticks
 -- The latest first, from before an instant: of one trigger, or of all.
@@ -79,6 +105,21 @@ select type, sum(done)::bigint as done, sum(retried)::bigint as retried, sum(dea
 select type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
   from tick.stats where span = 0 order by type = '' desc, done + retried + dead desc, type limit %(limit)s
 
+-- name: counters
+-- Since ever, of the first types by name, and of all others together under a name of their own. A type that is among the
+-- others stays there whatever types come, so that no counter goes down; and sums are made in one order, as they are rounded.
+with first as materialized (
+    select type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
+      from tick.stats where span = 0 and type > '' and type <> %(others)s order by type limit %(limit)s
+)
+select * from first
+union all
+select %(others)s, sum(done)::bigint, sum(retried)::bigint, sum(dead)::bigint, sum(released)::bigint, sum(lost)::bigint,
+       sum(run_seconds order by type), sum(wait_seconds order by type), tick.total(runs), tick.total(waits)
+  from tick.stats
+ where span = 0 and (type > (select max(type) from first having count(*) = %(limit)s) or type = %(others)s)
+having count(*) > 0
+
 -- name: dead_groups
 -- Dead jobs by type and kind of error, one index probe for each group: its count up to `most`, its first and last.
 with recursive groups (type, fingerprint, place) as (
@@ -104,10 +145,12 @@ select g.type, g.fingerprint, c.count, f.finished_at as first_at, l.finished_at 
  order by l.finished_at desc
 
 -- name: unhandled
--- Among ten thousand due jobs, those that no handler here would take.
-select type, count(*)::integer as count, min(run_at) as oldest from (
-       select type, run_at from tick.jobs where status = 'pending' and run_at <= tick.now() limit 10000) due
- where not type = any(%(types)s) group by type order by type
+-- Among ten thousand due jobs, those that no handler here would take. By their ids, which the indexes of what is due give:
+-- what is merely pending and due would be looked for among all jobs that there are.
+select type, count(*)::integer as count, min(run_at) as oldest
+  from tick.jobs
+ where id = any(array(select id from tick.due_jobs limit 10000)) and not type = any(%(types)s)
+ group by type order by type
 
 -- name: schedules
 -- Every schedule of the file that last ticked, by name: its definition, where it has come to, whether it is paused.
@@ -137,3 +180,13 @@ select first_window, last_window, count, reason, recorded_at, tick_id from tick.
 -- Those that last, and the latest that have ended.
 select rule, subject, since, seen_at, told_at, ended_at, count, details from tick.alerts
  order by ended_at is not null, coalesce(ended_at, since) desc limit %(limit)s
+
+-- name: open_alerts
+-- How many of each rule there are now.
+select rule, count(*)::integer as count from tick.alerts where ended_at is null group by rule order by rule
+
+-- name: schedule_counts
+-- How many schedules the file has that last ticked, and how many of them are paused.
+select count(*)::integer as schedules, count(*) filter (where s.paused)::integer as paused
+  from tick.entries e join tick.schedules s on s.name = e.schedule
+ where e.file = (select hash from tick.files order by last_seen desc, hash limit 1)

@@ -6,47 +6,60 @@ import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-from . import schedules, schedules_file
+from . import alerts, schedules, schedules_file
+from .config import Settings
 from .errors import ConfigurationError, UnknownJobType
 from .handlers import Registry
 from .limits import Limit
 from .queue import Configuration, DueEntry, Plans
 from .schedules import Due, Schedule
+from .schedules_file import Contents
 
 MOST_WINDOWS = 5000
 """Windows after which no other entry is evaluated for the same exchange; it may hold one entry's more."""
 
 
-def fingerprint(path: Path, registry: Registry) -> str | None:
-    """The content hash under which a project is synchronised; None when it has neither schedules nor limits.
+def fingerprint(settings: Settings, registry: Registry) -> str | None:
+    """The content hash under which a project is synchronised; None when it has nothing to tell the database.
 
     The types, their limits and their defaults take part, so that a deployment that changes its handlers checks its
-    schedules again.
+    schedules again; and what pyproject.toml says of alerts and retention.
     """
-    said = [registry.types, [limit.row(from_file=False) for limit in registry.limits], registry.defaults]
-    if not path.exists() and not (registry.limits or registry.defaults):
+    path, house = settings.schedules_path, [dict(settings.alerts), dict(settings.retention)]
+    if not path.exists() and not (registry.limits or registry.defaults or any(house)):
         return None
+    said = [registry.types, [limit.row(from_file=False) for limit in registry.limits], registry.defaults, house]
     content = path.read_bytes() if path.exists() else b""
-    return hashlib.sha256(content + json.dumps(said).encode()).hexdigest()[:32]
+    return hashlib.sha256(content + json.dumps(said, default=str).encode()).hexdigest()[:32]
 
 
-def configuration(path: Path, registry: Registry, budget: float) -> Configuration:
-    """The file's schedules and limits, and those of the handlers. Raises ConfigurationError when one cannot be run."""
-    contents = schedules_file.read(path) if path.exists() else schedules_file.Contents()
+def configuration(settings: Settings, registry: Registry, budget: float) -> Configuration:
+    """What the project's file, its settings and its handlers say. Raises ConfigurationError for what cannot be run."""
+    path, contents = settings.schedules_path, schedules_file.read_project(settings)
     problems = check(contents.schedules, registry, budget)
     if problems:
         raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))
     return Configuration(
-        fingerprint(path, registry),
+        fingerprint(settings, registry),
         registry.types,
         path.exists(),
         [{"schedule": s.name, "definition": s.timing_hash(), "body": s.body()} for s in contents.schedules],
         merged(registry.limits, contents.limits),
         registry.defaults,
+        _chores(contents, settings),
     )
+
+
+def _chores(contents: Contents, settings: Settings) -> list[dict[str, Any]]:
+    """The chores that the project wants, as rows: to prune always, to watch when there is somebody to tell."""
+    kept = {name: each.total_seconds() if name != "count" else each for name, each in contents.retention.items()}
+    rows = [{"name": "prune", "settings": kept, "from_file": kept.keys() != settings.retention.keys()}]
+    if contents.alerts:
+        told = {"name": "watch", "settings": alerts.chore_settings(contents.alerts)}
+        rows.append(told | {"from_file": contents.alerts.keys() != settings.alerts.keys()})
+    return rows
 
 
 def merged(handlers: Iterable[Limit], file: Iterable[Limit]) -> list[dict[str, Any]]:

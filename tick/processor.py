@@ -167,7 +167,7 @@ class Tick:
 
     async def open(self, trigger: Trigger) -> bool:
         """The first round trip. True when there was nothing to do, and the tick is over with it."""
-        self.file = materialise.fingerprint(self.settings.schedules_path, self.registry)
+        self.file = materialise.fingerprint(self.settings, self.registry)
         if self.settings.schedules_named and not self.settings.schedules_path.exists():
             self.error = ConfigurationError(f"there is no schedules file {self.settings.schedules_path}")
         wanted, asked = self.wanted(), time.monotonic()
@@ -193,7 +193,7 @@ class Tick:
         """
         budget = max(self.clock.budget, self.settings.budget or DEFAULT_BUDGET)
         try:
-            told = materialise.configuration(self.settings.schedules_path, self.registry, budget)
+            told = materialise.configuration(self.settings, self.registry, budget)
         except ConfigurationError as error:
             self.error = error
             return

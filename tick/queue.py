@@ -38,7 +38,7 @@ _PASSING = (
     psycopg.errors.UniqueViolation,
 )
 _SYNC = ("lock_materialising", "forget_files", "sync", "due_entries")
-_CONFIGURE = ("set_limits", "set_defaults", "set_configuration")
+_CONFIGURE = ("set_limits", "set_defaults", "set_chores", "set_configuration")
 _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.NotNullViolation)
 
 
@@ -133,7 +133,7 @@ class Wanted:
 class Configuration:
     """What a tick tells the database of its project, under the content hash of its files and handlers.
 
-    JSON-able rows for `sync`, `set_limits` and `set_defaults`. `types` are those it has handlers for.
+    JSON-able rows for `sync`, `set_limits`, `set_defaults` and `set_chores`. `types` are those it has handlers for.
     """
 
     hash: str | None
@@ -142,6 +142,7 @@ class Configuration:
     entries: list[dict[str, Any]]
     limits: list[dict[str, Any]]
     defaults: list[dict[str, Any]]
+    chores: list[dict[str, Any]]
 
 
 @dataclass(slots=True)
@@ -298,11 +299,13 @@ class Queue:
     async def synchronise(
         self, told: Configuration, *, entries: bool, limits: bool, seconds: float = math.inf
     ) -> list[DueEntry]:
-        """Make a project known: its schedules, after which all of them are due, and its limits and defaults.
+        """Make a project known: its schedules, after which all of them are due, its limits, defaults and chores.
 
         New limits take jobs under them for so many seconds; what is left then, the next tick does.
         """
-        params: dict[str, Any] = {name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults")}
+        params: dict[str, Any] = {
+            name: to_json(getattr(told, name)) for name in ("entries", "limits", "defaults", "chores")
+        }
         params |= {"file": told.hash, "hash": told.hash or "", "types": told.types}
         params |= {"limit": DUE_LIMIT, "has_file": told.has_file, "settled": False}
         names = [*_SYNC * entries, *_CONFIGURE * limits]

@@ -323,6 +323,21 @@ select type, priority, strict_key
   from jsonb_to_recordset(%(defaults)s::jsonb) as g (type text, priority smallint, strict_key boolean) order by type
 on conflict (type) do update set priority = excluded.priority, strict_key = excluded.strict_key
 
+-- name: set_chores
+-- One that the project does not want goes, unless a file had asked for it and there is none: see set_limits. What is so
+-- before somebody is to be told of it is no news: a watch begins from here.
+with given as (
+    select name, settings || jsonb_build_object('from_file', from_file) as settings
+      from jsonb_to_recordset(%(chores)s::jsonb) as g (name text, settings jsonb, from_file boolean)
+), gone as (
+    delete from tick.chores c
+     where name not in (select name from given) and (%(has_file)s or not coalesce((c.settings ->> 'from_file')::boolean, false))
+)
+insert into tick.chores (name, settings, state)
+select name, settings, case name when 'watch' then jsonb_build_object('since', tick.now()) else '{}' end from given order by name
+on conflict (name) do update set settings = excluded.settings
+ where %(has_file)s or not coalesce((chores.settings ->> 'from_file')::boolean, false)
+
 -- name: relane
 -- Jobs that were enqueued before their limit was there, or are in a lane that is no longer: some thousands, by their
 -- ids, the last of which it returns. What somebody else has locked is left, and then it says that these were not all.
@@ -477,3 +492,36 @@ select extract(epoch from tick.now() - max(started_at))::float8, max(started_at)
           from (select started_at - lag(started_at) over (order by started_at) as gap
                   from (select started_at from tick.ticks order by started_at desc limit 21) last) gaps)
   from tick.ticks
+
+-- name: lately
+-- How the attempts of the last so many seconds ended: all together under the type '', then the types that fail most.
+select type, sum(done)::bigint as done, sum(retried + dead + lost)::bigint as failed
+  from tick.stats where span = 60 and at > tick.now() - make_interval(secs => %(seconds)s)
+ group by type order by type = '' desc, 3 desc, type limit 20
+
+-- name: last_dead
+-- The job that died last, and how many have died in so many seconds.
+select id, type, finished_at, extract(epoch from tick.now() - finished_at)::float8 as since,
+       (select count(*) from (
+               select from tick.jobs where status = 'dead' and finished_at > tick.now() - make_interval(secs => %(seconds)s)
+                limit %(most)s + 1) d)::integer as recent
+  from tick.jobs where status = 'dead' order by finished_at desc limit 1
+
+-- name: paused_schedules
+-- Those of the file that last ticked.
+select s.name, s.paused_at, s.paused_by
+  from tick.schedules s
+  join tick.entries e on e.schedule = s.name
+ where s.paused and e.file = (select hash from tick.files order by last_seen desc, hash limit 1)
+ order by s.name limit %(limit)s
+
+-- name: pause_schedule
+-- Its windows are skipped, and recorded as such, until it is resumed.
+update tick.schedules set paused = true, paused_at = case when paused then paused_at else tick.now() end,
+       paused_by = case when paused then paused_by else %(by)s end
+ where name = %(name)s
+returning name, paused_at, paused_by
+
+-- name: resume_schedule
+update tick.schedules set paused = false, paused_at = null, paused_by = null where name = %(name)s
+returning name

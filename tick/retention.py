@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
 from typing import Any
 
-from .database import Statement
-from .queue import Chore, Queue, to_json
+import psycopg
+
+from .database import Statement, one_line
+from .errors import DatabaseUnavailable
+from .queue import Chore, Queue, Reply, to_json
 
 DAY = 86_400.0
 PAGE = 5000
-"""Jobs looked at in one transaction."""
+"""Rows looked at in one transaction."""
 LONGEST_PRUNE = 2.0
 """Seconds that a tick prunes; what is left, the next one does."""
+LAP = 144
+"""Of so many prunes, which is a day of them, one begins with the first job of all, and not where the last one ended."""
+SHORTEST_PATIENCE = 0.5
+
+EVER = 36_500 * DAY
+
+_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_BESIDE_JOBS = ("prune_ticks", "prune_skips", "fold_stats", "prune_stats", "prune_alerts")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +55,102 @@ class Pruned:
     jobs: int = 0
     ticks: int = 0
     after: int = 0
-    """The id of the job up to which it has come; 0 when it begins anew."""
+    """The id of the job up to which it has come; 0 begins with the first."""
     complete: bool = False
 
 
 async def prune(queue: Queue, chore: Chore, seconds: float) -> None:
     """The chore of a tick: go on where the last one ended."""
+    rounds = chore.state.get("rounds", 0)
     pruned = Pruned(after=chore.state.get("after", 0))
     try:
-        await prune_for(queue, Policy.of(chore.settings), pruned, min(seconds, LONGEST_PRUNE))
+        await prune_for(queue, Policy.of(chore.settings), pruned, min(seconds, LONGEST_PRUNE), patience=seconds)
     finally:
-        await queue.end_chore(chore.name, {"after": pruned.after}, again=not pruned.complete)
+        rounds = (rounds + pruned.complete) % LAP
+        begins_anew = pruned.complete and rounds == 0
+        state = {"after": 0 if begins_anew else pruned.after, "rounds": rounds}
+        await queue.end_chore(chore.name, state, again=not pruned.complete)
 
 
-async def prune_for(queue: Queue, policy: Policy, pruned: Pruned, seconds: float, *, dry_run: bool = False) -> None:
-    """Prune for so many seconds, or until nothing is left; `pruned` says what was done, also when it fails half-way."""
-    until = time.monotonic() + seconds
-    params = asdict(policy) | {"most": PAGE, "dry_run": dry_run}
-    (full,) = await queue.send(_ask("full_types", params))
-    params["full"] = to_json([{"type": type, "before": before} for type, before in full.rows])
-    params["youngest"] = 0.0 if full.rows else min(policy.done, policy.cancelled, policy.dead)
-    if not dry_run:
-        ticks, *_ = await queue.send(*(_ask(f"prune_{each}", params) for each in ("ticks", "skips", "stats", "alerts")))
-        pruned.ticks += ticks.changed
-    while not pruned.complete and time.monotonic() < until:
-        await _prune_page(queue, params, pruned)
+async def prune_for(
+    queue: Queue,
+    policy: Policy,
+    pruned: Pruned,
+    seconds: float,
+    *,
+    dry_run: bool = False,
+    patience: float = math.inf,
+) -> None:
+    """Prune for so many seconds, or until nothing is left; `pruned` says what was done, also when it fails half-way.
+
+    A dry run deletes nothing, and counts the jobs that would go. No statement runs on after `patience` seconds. Raises
+    DatabaseUnavailable for that, and for a lock of somebody else's that is in the way.
+    """
+    work = _Work(queue, asdict(policy) | {"most": PAGE, "dry_run": dry_run}, pruned, seconds, patience)
+    try:
+        await work.do()
+    except psycopg.OperationalError as error:
+        raise DatabaseUnavailable(f"somebody else is in the way: {one_line(error)}") from error
 
 
-async def _prune_page(queue: Queue, params: Mapping[str, Any], pruned: Pruned) -> None:
-    (page,) = await queue.send(_ask("prune_jobs", {**params, "after": pruned.after}))
-    after, looked_at, jobs, _, young = page.rows[0]
-    pruned.looked_at += looked_at
-    pruned.jobs += jobs
-    pruned.complete = bool(young) or looked_at < PAGE
-    pruned.after = 0 if pruned.complete else after
+class _Work:
+    """One prune: its parameters, and until when it goes on."""
 
+    def __init__(self, queue: Queue, params: dict[str, Any], pruned: Pruned, seconds: float, patience: float) -> None:
+        self.queue = queue
+        self.params = params
+        self.pruned = pruned
+        self.until = time.monotonic() + seconds
+        self.patient_until = time.monotonic() + min(patience, DAY)
 
-def _ask(name: str, params: Mapping[str, Any]) -> Statement:
-    return Statement(name, dict(params), "retention")
+    async def do(self) -> None:
+        (full,) = await self.send("full_types")
+        self.params["full"] = to_json(dict(full.rows))
+        is_all = await self.beside_jobs()
+        if await self.ended("dead") and await self.ended("cancelled"):
+            while not self.pruned.complete and self.has_time():
+                await self.page()
+        self.pruned.complete &= is_all
+
+    def has_time(self) -> bool:
+        return time.monotonic() < self.until
+
+    async def beside_jobs(self) -> bool:
+        """Prune what is no job; whether that was all of it."""
+        if self.params["dry_run"]:
+            return True
+        back = DAY if self.pruned.after else EVER
+        replies = await self.send(*_BESIDE_JOBS, back=back)
+        self.pruned.ticks += replies[0].changed
+        return all(reply.changed < PAGE for reply in replies)
+
+    async def ended(self, status: str) -> bool:
+        """Prune jobs that are dead or cancelled; whether that was all of them."""
+        place: dict[str, Any] = {"after_at": _LONG_AGO, "after": 0}
+        while self.has_time():
+            (page,) = await self.send("prune_ended", status=status, age=self.params[status], **place)
+            looked_at, jobs, *after = page.rows[0]
+            self.count(looked_at, jobs)
+            if looked_at < PAGE:
+                return True
+            place = dict(zip(place, after, strict=True))
+        return False
+
+    async def page(self) -> None:
+        """Prune what is old of the next jobs by id."""
+        (page,) = await self.send("prune_page", after=self.pruned.after)
+        looked_at, jobs, self.pruned.after = page.rows[0]
+        self.count(looked_at, jobs)
+        self.pruned.complete = looked_at < PAGE
+
+    def count(self, looked_at: int, jobs: int) -> None:
+        self.pruned.looked_at += looked_at
+        self.pruned.jobs += jobs
+
+    async def send(self, *names: str, **more: Any) -> list[Reply]:
+        left = max(SHORTEST_PATIENCE, self.patient_until - time.monotonic())
+        patience = Statement("patience", {"milliseconds": f"{left * 1000:.0f}"}, "retention")
+        _, *replies = await self.queue.send(
+            patience, *(Statement(name, self.params | more, "retention") for name in names)
+        )
+        return replies

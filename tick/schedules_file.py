@@ -10,14 +10,17 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, date, datetime, time, timedelta
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from . import payloads
+from . import alerts, payloads
+from .alerts import Rules
+from .config import Settings
 from .cron import Cron, zone
 from .errors import ConfigurationError, SchedulesFileError
 from .limits import MOST, Limit, Rate, parse_rate
@@ -316,10 +319,12 @@ _OTHER_WORDS = {
 
 
 class Contents(NamedTuple):
-    """What a file says."""
+    """What a file says; of alerts and retention, what is set by key."""
 
     schedules: tuple[Schedule, ...] = ()
     limits: tuple[Limit, ...] = ()
+    alerts: Mapping[str, Any] = MappingProxyType({})
+    retention: Mapping[str, Any] = MappingProxyType({})
 
 
 def load(path: Path | str) -> tuple[Schedule, ...]:
@@ -328,12 +333,16 @@ def load(path: Path | str) -> tuple[Schedule, ...]:
 
 
 def read(path: Path | str) -> Contents:
-    """The schedules and limits of a file; SchedulesFileError tells everything that is wrong with it."""
+    """What a file says; SchedulesFileError tells everything that is wrong with it."""
+    return contents(_text_of(path), str(path))
+
+
+def _text_of(path: Path | str) -> str:
     try:
         with Path(path).open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         _check_size(content, str(path))
-        return contents(content.decode("utf-8-sig"), str(path))
+        return content.decode("utf-8-sig")
     except OSError as error:
         raise SchedulesFileError(str(path), [f"it cannot be read: {error.strerror}"]) from None
     except UnicodeDecodeError as error:
@@ -346,15 +355,46 @@ def parse(text: str, source: str = "schedules.toml") -> tuple[Schedule, ...]:
 
 
 def contents(text: str, source: str = "schedules.toml") -> Contents:
-    """The schedules and limits of a text; `source` is what an error calls it."""
+    """What a text says; `source` is what an error calls it."""
     _check_size(text.encode("utf-8", "replace"), source)
     problems: list[str] = []
     document = _toml(text, source)
     schedules = _read(document, problems)
     limits = _limits(document.get("limits", {}), problems)
+    told = _values("alerts", document.get("alerts", {}), _ALERT_KEYS, problems)
+    kept = _values("retention", document.get("retention", {}), _RETENTION_KEYS, problems)
     if problems:
         raise SchedulesFileError(source, problems)
-    return Contents(tuple(schedules), tuple(limits))
+    return Contents(tuple(schedules), tuple(limits), told, kept)
+
+
+def read_project(settings: Settings) -> Contents:
+    """What the project's file says, and of alerts and retention what pyproject.toml says where the file does not.
+
+    Raises SchedulesFileError for what is wrong in either, and for alerts that nobody would be told.
+    """
+    path = settings.schedules_path
+    said = read(path) if path.exists() else Contents()
+    problems: list[str] = []
+    told = _values("tool.tick.alerts", settings.alerts, _ALERT_KEYS, problems)
+    kept = _values("tool.tick.retention", settings.retention, _RETENTION_KEYS, problems)
+    if problems:
+        raise SchedulesFileError(str(settings.root / "pyproject.toml"), problems)
+    said = said._replace(alerts={**told, **said.alerts}, retention={**kept, **said.retention})
+    if said.alerts and not alerts.targets(said.alerts):
+        raise SchedulesFileError(path.name, ["alerts: nobody is told; write slack, webhook or email"])
+    return said
+
+
+def read_targets(settings: Settings) -> dict[alerts.Target, str]:
+    """Whom the project's alerts tell, without a look at its schedules. Raises SchedulesFileError."""
+    path, problems = settings.schedules_path, list[str]()
+    document = _toml(_text_of(path), str(path)) if path.exists() else {}
+    told = _values("tool.tick.alerts", settings.alerts, _ALERT_KEYS, problems)
+    told |= _values("alerts", document.get("alerts", {}), _ALERT_KEYS, problems)
+    if problems:
+        raise SchedulesFileError(str(path), problems)
+    return alerts.targets(told)
 
 
 def _check_size(content: bytes, source: str) -> None:
@@ -388,7 +428,7 @@ def _read(document: dict[str, Any], problems: list[str]) -> list[Schedule]:
     return [_schedule(name, table, defaults, problems) for name, table in tables.items()]
 
 
-_TABLES = ("defaults", "limits", "schedules")
+_TABLES = ("alerts", "defaults", "limits", "retention", "schedules")
 
 
 # --- Limits --------------------------------------------------------------------------------------
@@ -432,11 +472,111 @@ def _limit(name: str, table: Any, problems: list[str]) -> Limit | None:
     return Limit(type=name, **values)
 
 
+# --- Alerts and retention ------------------------------------------------------------------------
+
+_REFERENCE = re.compile(r"secret:[a-z0-9_]{1,100}", re.ASCII)
+_ADDRESS = re.compile(r"[^@\s<>\"(),:;\\\[\]]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*", re.ASCII)
+_MOST_TARGETS = 10
+
+
+def _hook(value: Any) -> str:
+    if isinstance(value, str) and (_REFERENCE.fullmatch(value) or URL.fullmatch(value)):
+        return value
+    if isinstance(value, str) and value.startswith("secret:"):
+        raise _Problem(f"{shown(value)} names no secret: write secret:slack for TICK_SECRET_SLACK, in lower case")
+    # Not shown: it may be most of a URL that is a secret.
+    raise _Problem('it is neither a URL (http:// or https://) nor "secret:NAME", for TICK_SECRET_NAME')
+
+
+def _email(value: Any) -> str:
+    if not isinstance(value, str) or not _ADDRESS.fullmatch(value) or len(value) > 254:
+        raise _Problem(f'{shown(value)} is not an address such as "ops@example.com"')
+    return value
+
+
+def _one_or_more(value: Any, read: Callable[[Any], str]) -> tuple[str, ...]:
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= _MOST_TARGETS:
+        raise _Problem(f"it has {len(values)} of them, and may have 1 to {_MOST_TARGETS}")
+    return tuple(dict.fromkeys(map(read, values)))
+
+
+def _types(value: Any) -> tuple[str, ...]:
+    return tuple(_text(each, 1000) for each in (value if isinstance(value, list) else [value]))
+
+
+def _share(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise _Problem(f"{shown(value)} is not a share above 0 and up to 1, such as 0.5 for half")
+    return float(value)
+
+
+def _unless_off(kind: Kind) -> Kind:
+    def read(value: Any) -> Any:
+        return False if value is False else kind.read(value)
+
+    return Kind(f"{kind.words}, or `false`", read, {"anyOf": [{"const": False}, kind.schema]})
+
+
+def _a_list(kind: Kind) -> Kind:
+    schema = {"anyOf": [kind.schema, {"type": "array", "items": kind.schema, "minItems": 1, "maxItems": _MOST_TARGETS}]}
+    return Kind(f"{kind.words}, or a list of them", partial(_one_or_more, read=kind.read), schema)
+
+
+_ON = Kind("`true`, `false`", _flag, {"type": "boolean"})
+_HOOK = Kind(
+    '`"secret:NAME"`, or URL',
+    _hook,
+    {"type": "string", "pattern": "^(https?://|secret:[a-z0-9_]+$)", "maxLength": 2000},
+)
+_EMAIL = Kind("address", _email, {"type": "string", "pattern": "^[^@ ]+@[A-Za-z0-9.-]+$", "maxLength": 254})
+_SHARE = Kind("share, up to 1", _share, {"type": "number", "exclusiveMinimum": 0, "maximum": 1})
+
+ALERT_KEYS = (
+    Key("slack", _a_list(_HOOK), "Incoming webhooks of Slack: a URL, or the name of the secret that holds it."),
+    Key("webhook", _a_list(_HOOK), "URLs that are sent each message as JSON, signed if `TICK_SECRET_WEBHOOK` is set."),
+    Key("email", _a_list(_EMAIL), "Addresses to mail to, through `TICK_SMTP_URL`, from `TICK_MAIL_FROM`."),
+    Key("dead", _ON, "A job has died."),
+    Key("failure_rate", _unless_off(_SHARE), "So much of a type's attempts in 15 minutes failed, of ten at least."),
+    Key(
+        "backlog",
+        _unless_off(_a_duration()),
+        "The oldest due job has waited for longer, and the queue has not shrunk for five minutes.",
+    ),
+    Key("stopped", _ON, "No tick for three intervals, or none by a trigger that had come regularly."),
+    Key("missed", _unless_off(_a_whole(1, 100)), "None of a schedule's last so many windows succeeded."),
+    Key("repeat", _a_duration(), "An alert that lasts, or comes again, is told again after so long."),
+    Key("quiet", _a_duration(), "Without a death or a failure for so long, a type has recovered."),
+    Key(
+        "mute",
+        Kind("type, or a list of them", _types, {"type": ["string", "array"], "items": {"type": "string"}}),
+        "Types of which neither deaths nor failures are told.",
+    ),
+)
+RETENTION_KEYS = (
+    Key("done", _a_duration(), "How long jobs that are done are kept, from their end; 30 days by default."),
+    Key("cancelled", _a_duration(), "The same for cancelled ones; 30 days by default."),
+    Key("dead", _a_duration(), "The same for dead ones; 90 days by default."),
+    Key(
+        "count",
+        _a_whole(1, 1_000_000_000),
+        "How many done or cancelled jobs of each type are kept; 1,000,000 by default.",
+    ),
+    Key("ticks", _a_duration(), "How long ticks are kept, and what was skipped; 90 days by default."),
+    Key("idle_ticks", _a_duration(), "The same for ticks that had nothing to do; 7 days by default."),
+)
+_ALERT_KEYS = {key.name: key for key in ALERT_KEYS}
+_RETENTION_KEYS = {key.name: key for key in RETENTION_KEYS}
+_ALERT_DEFAULTS = asdict(Rules())
+
+
 def _unknown_table(name: str, table: Any) -> str:
     if isinstance(table, dict) and {"cron", "every"} & set(table):
         return f"{_bare(name)}: unknown table; did you mean [schedules.{_bare(name)}]?"
     kind = "table" if isinstance(table, dict | list) else "key"
-    known = _nearest(name, _TABLES) or "; a file has [defaults], [limits.TYPE] and [schedules.NAME]"
+    known = _nearest(name, _TABLES) or (
+        "; a file has [defaults], [limits.TYPE], [alerts], [retention] and [schedules.NAME]"
+    )
     return f"{_bare(name)}: unknown {kind}{known}"
 
 
@@ -465,7 +605,7 @@ def _values(place: str, table: Any, keys: Mapping[str, Key], problems: list[str]
     values = {}
     for name, value in table.items():
         if name not in keys:
-            problems.append(f"{place}.{_bare(name)}: {_unknown_key(name, keys)}")
+            problems.append(f"{place}.{_bare(name)}: {_unknown_key(name, keys, place)}")
             continue
         try:
             values[name] = keys[name].kind.read(value)
@@ -474,9 +614,9 @@ def _values(place: str, table: Any, keys: Mapping[str, Key], problems: list[str]
     return values
 
 
-def _unknown_key(name: str, keys: Mapping[str, Key]) -> str:
+def _unknown_key(name: str, keys: Mapping[str, Key], place: str) -> str:
     if name in _BY_NAME:
-        return f"belongs to a schedule, not to {'[limits]' if keys is _LIMIT_KEYS else '[defaults]'}"
+        return f"belongs to a schedule, not to [{'limits' if keys is _LIMIT_KEYS else place}]"
     if other := _OTHER_WORDS.get(name.lower().replace("-", "_")):
         return f'unknown key; did you mean "{other}"?'
     return f"unknown key{_nearest(name, keys) or '; the keys are ' + ', '.join(keys)}"
@@ -522,6 +662,8 @@ def json_schema() -> dict[str, Any]:
                 "description": "How many jobs run at once or start in a period: of a type, or of keys (customer:*).",
                 "additionalProperties": _object_schema(LIMIT_KEYS) | {"minProperties": 1},
             },
+            "alerts": _object_schema(ALERT_KEYS) | {"description": "When to tell somebody, and whom."},
+            "retention": _object_schema(RETENTION_KEYS) | {"description": "How long what has ended is kept."},
             "schedules": {
                 "type": "object",
                 "description": "A table for each schedule: [schedules.NAME].",
@@ -556,6 +698,25 @@ def limit_table() -> str:
     """The table of a limit's keys in the guide, in Markdown."""
     rows = [f"| `{key.name}` | {key.kind.words} | {key.doc} |" for key in LIMIT_KEYS]
     return "\n".join(["| key | value | what it limits |", "| --- | --- | --- |", *rows])
+
+
+def alert_table() -> str:
+    """The table of the keys of [alerts] in the guide, in Markdown."""
+    rows = [f"| `{key.name}` | {key.kind.words} | {_alert_default(key.name)} | {key.doc} |" for key in ALERT_KEYS]
+    return "\n".join(["| key | value | default | what it means |", "| --- | --- | --- | --- |", *rows])
+
+
+def retention_table() -> str:
+    """The table of the keys of [retention] in the guide, in Markdown."""
+    rows = [f"| `{key.name}` | {key.kind.words} | {key.doc} |" for key in RETENTION_KEYS]
+    return "\n".join(["| key | value | what is kept |", "| --- | --- | --- |", *rows])
+
+
+def _alert_default(name: str) -> str:
+    default = _ALERT_DEFAULTS.get(name, ())
+    if _ALERT_KEYS[name].kind.words.startswith("duration"):
+        return f'`"{default / 60:.0f}m"`'
+    return f"`{json.dumps(default)}`" if default != () else ""
 
 
 def _default_shown(key: Key) -> str:

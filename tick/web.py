@@ -32,12 +32,10 @@ from .places import Stop
 from .problems import NO_STORE, problem
 from .processor import process_tick
 from .queue import Queue
+from .verdict import beat
 
 HEALTH_SECONDS = 5.0
 """How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""
-SHORTEST_INTERVAL = 60.0
-LATE_AFTER = 3
-"""Intervals without a tick after which ticks are said to have stopped."""
 
 logger = logging.getLogger("tick")
 
@@ -181,18 +179,14 @@ def judge(since: float | None, last: Any, installed: float | None, gap: float | 
     """The answer of /health.
 
     From the seconds since the last tick, its start, the seconds since the installation, and the median of the seconds
-    between the last twenty ticks.
-
-    Ticks have stopped after three intervals without one; the interval is what they have kept, a minute at least.
+    between the last twenty ticks. `verdict.beat` has the rule.
     """
-    interval = max(SHORTEST_INTERVAL, gap or 0.0)
-    quiet = since if since is not None else installed or 0.0
-    status = "stopped" if quiet > LATE_AFTER * interval else "ok" if last else "waiting"
+    beating = beat(since, installed, gap)
     return {
-        "status": status,
+        "status": beating.status,
         "last_tick": last.isoformat() if last else None,
         "seconds_since": None if since is None else round(since, 1),
-        "expected_every": round(interval, 1),
+        "expected_every": round(beating.interval, 1),
     }
 
 

@@ -1,0 +1,33 @@
+"""Dead letters: by type and kind of error, how many and since when, and the way to replay all of a kind."""
+
+from __future__ import annotations
+
+from starlette.responses import Response
+
+from tick import facts
+from tick.dashboard.desk import Desk, Row
+from tick.dashboard.filters import Filter
+
+MOST_GROUPS = 100
+MOST_COUNTED = 10_000
+
+
+async def show(desk: Desk) -> Response:
+    """The groups, that with the latest death first."""
+    groups, depth = await desk.read(facts.dead_groups(MOST_GROUPS, MOST_COUNTED), facts.depth())
+    return desk.page(
+        "dead.html",
+        groups=[group | {"query": _query(group)} for group in groups],
+        most=MOST_COUNTED,
+        most_groups=MOST_GROUPS,
+        dead=depth[0]["dead"],
+        grouped=sum(min(group["count"], MOST_COUNTED) for group in groups),
+    )
+
+
+def _query(group: Row) -> str:
+    """The jobs of a group, as the page of jobs finds them."""
+    return Filter("dead", group["type"], error=group["fingerprint"]).query()
+
+
+ROUTES = [("/dashboard/dead", ["GET"], show)]

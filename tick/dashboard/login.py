@@ -1,0 +1,117 @@
+"""Logging in and out, and the colours of the pages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.responses import RedirectResponse, Response
+
+from tick import tokens
+from tick.calls import Call
+from tick.dashboard import sessions
+from tick.dashboard.desk import Desk
+from tick.dashboard.sessions import PASSWORD
+from tick.database import Statement
+from tick.keys import Caller
+from tick.refusals import Refused
+
+TRIES = {"calls": 30, "period": 60.0}
+"""Wrong passwords that may be given in so many seconds, to all processes together."""
+WRONG_SECONDS = 1.0
+"""How long who was wrong waits for the answer."""
+WRONG = "That is neither the dashboard's password nor a valid API key of the scope admin."
+
+logger = logging.getLogger("tick")
+
+
+async def ask(desk: Desk) -> Response:
+    """The form; or what to set, as long as nobody could log in."""
+    if not await _is_on(desk):
+        return desk.page("login.html", code=503, is_on=False)
+    if sessions.read_session(desk.settings, desk.request):
+        return RedirectResponse(_next(desk.query), 303)
+    return _form(desk, _next(desk.query))
+
+
+async def log_in(desk: Desk) -> Response:
+    """The session of whoever gives the password or a key; what is wrong is told a second later."""
+    typed = desk.form.get("secret", "").strip()
+    try:
+        caller = await _recognise(desk, typed)
+    except Refused as refused:
+        logger.warning("dashboard: a log-in was refused: %s", refused.detail)
+        await desk.close()
+        await asyncio.sleep(WRONG_SECONDS)
+        error = WRONG if refused.kind.status == 401 else refused.detail
+        return _form(desk, _next(desk.form), error, refused.kind.status)
+    response = RedirectResponse(_next(desk.form), 303)
+    sessions.open_session(desk.settings, desk.request, response, caller.id, caller.hash or b"")
+    logger.info("dashboard: %s has logged in", caller.id)
+    return response
+
+
+async def log_out(desk: Desk) -> Response:
+    """The form, and no session."""
+    response = RedirectResponse("/dashboard/login", 303)
+    sessions.close_session(desk.request, response)
+    return response
+
+
+async def choose_theme(desk: Desk) -> Response:
+    """Back to the page, in other colours."""
+    theme = desk.form.get("theme", "")
+    response = RedirectResponse(_next(desk.form), 303)
+    sessions.keep_theme(desk.request, response, theme if theme in sessions.THEMES else "auto")
+    return response
+
+
+async def _is_on(desk: Desk) -> bool:
+    """Whether somebody can log in; the database is asked only when the settings name nobody."""
+    if not tokens.can_sign(desk.settings):
+        return False
+    if sessions.can_open(desk.settings):
+        return True
+    ((row,),) = await desk.read(Statement("admin_keys", {}, "dashboard_now"))
+    return bool(row["are_there"])
+
+
+async def _recognise(desk: Desk, typed: str) -> Caller:
+    """Who has given the password or the key. Raises Refused, and Refusal after too many tries."""
+    if sessions.is_password(desk.settings, typed):
+        await desk.read(Statement("try_password", TRIES, "dashboard_now"))
+        return Caller(PASSWORD)
+    caller = sessions.caller_of(desk.settings, typed)
+    if caller is None:
+        await desk.change(Statement("count_try", TRIES, "dashboard_now"))
+        raise Refused("unauthorized", "it was neither the password nor a key")
+    call = Call(desk.settings, caller, "admin", desk.room)
+    try:
+        await call.run()
+    finally:
+        await call.close()
+    return caller
+
+
+def _form(desk: Desk, next: str, error: str | None = None, code: int = 200) -> Response:
+    values = {"is_on": True, "next": next, "error": error, "is_open_line": _is_open_line(desk)}
+    return desk.page("login.html", code=code, **values)
+
+
+def _is_open_line(desk: Desk) -> bool:
+    """Whether others on the way could read what is typed."""
+    return not sessions.is_https(desk.request) and desk.request.url.hostname not in ("localhost", "127.0.0.1", "::1")
+
+
+def _next(given: dict[str, str]) -> str:
+    return sessions.own_path(given.get("next", ""))
+
+
+OPEN_ROUTES = [
+    ("/dashboard/login", ["GET"], ask),
+    ("/dashboard/login", ["POST"], log_in),
+]
+ROUTES = [
+    ("/dashboard/logout", ["POST"], log_out),
+    ("/dashboard/theme", ["POST"], choose_theme),
+]

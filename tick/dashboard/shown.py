@@ -1,0 +1,109 @@
+"""How values are shown: the templates, and the filters and functions that they have."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tick import masking, verdict
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+FOLDER = Path(__file__).parent
+LONGEST_TEXT = 256 * 1024
+"""Characters of a text or of JSON that a page shows."""
+
+
+def render(template: str, values: dict[str, Any]) -> str:
+    """The page that the template makes of the values, all of which are escaped."""
+    return environment().get_template(template).render(values)
+
+
+@cache
+def environment() -> Environment:
+    """The templates of this package."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    made = Environment(
+        loader=FileSystemLoader(FOLDER / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"mask": masking.mask, "mask_text": mask_text, "pretty": pretty, "quote": quoted, "exact": exact}
+    made.globals |= {
+        "ago_in_words": ago,
+        "count_in_words": verdict.count,
+        "duration_in_words": verdict.duration,
+        "every_in_words": verdict.every,
+        "first_line": verdict.first_line,
+        "listed": verdict.listed,
+        "static": static,
+        "words": words,
+    }
+    return made
+
+
+def static(name: str) -> str:
+    """The URL of a file of static/, which changes with its content."""
+    return f"/dashboard/static/{fingerprint(name)}/{name}"
+
+
+@cache
+def fingerprint(name: str) -> str:
+    """What the URL of a file of static/ says of its content."""
+    return hashlib.sha256((FOLDER / "static" / name).read_bytes()).hexdigest()[:12]
+
+
+def ago(instant: datetime, now: datetime) -> str:
+    """How long it has been, or will be, in words.
+
+    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    >>> ago(noon, noon.replace(minute=14))
+    '14 min ago'
+    """
+    return verdict.ago((now - instant).total_seconds())
+
+
+def exact(instant: datetime) -> str:
+    """The instant in UTC, to the second.
+
+    >>> exact(datetime(2026, 1, 1, 12, tzinfo=UTC))
+    '2026-01-01 12:00:00 UTC'
+    """
+    return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def quoted(text: str) -> str:
+    """A text as one segment of a path, or one value of a query."""
+    from urllib.parse import quote
+
+    return quote(text, safe="")
+
+
+def mask_text(text: str | None) -> str:
+    """A text without what looks like a secret, as far as a page shows it."""
+    return masking.mask_text(_bounded(text or ""))
+
+
+def pretty(value: Any) -> str:
+    """A JSON value as people read it, without what looks like a secret."""
+    return _bounded(json.dumps(masking.mask(value), indent=2, ensure_ascii=False, default=str))
+
+
+def _bounded(text: str) -> str:
+    more = len(text) - LONGEST_TEXT
+    return text if more <= 0 else f"{text[:LONGEST_TEXT]}\n… and {more:,} more characters"
+
+
+def words(schedule: Any) -> str:
+    """A schedule's rule in words."""
+    from tick import cron_words
+
+    return cron_words.describe(schedule)

@@ -84,7 +84,7 @@ def test_every_command_and_option_is_in_the_guide(command, options):
 
 def test_every_setting_is_in_the_guide():
     for name in config._PROJECT_KEYS:
-        assert f"TICK_{name.upper()}" in TEXT
+        assert (f"[tool.tick.{name}]" if name in ("alerts", "retention") else f"TICK_{name.upper()}") in TEXT
     for name in ("DATABASE_URL", "TICK_DATABASE_URL", "CRON_SECRET"):
         assert f"`{name}`" in TEXT
 

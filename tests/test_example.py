@@ -115,7 +115,9 @@ def served(environment: dict[str, str]) -> Iterator[httpx.Client]:
             env=environment, cwd=FOLDER, pass_fds=[listener.fileno()],
         )  # fmt: skip
     try:
-        with httpx.Client(base_url=f"http://{host}:{port}", timeout=60) as client:
+        with httpx.Client(
+            base_url=f"http://{host}:{port}", timeout=60, limits=httpx.Limits(max_keepalive_connections=0)
+        ) as client:
             yield client
     finally:
         process.terminate()

@@ -85,7 +85,7 @@ class Hand:
         return [job.id for job in self.claim(**options)]
 
     def settle(self, job: Job, outcome: Outcome) -> None:
-        for name, params in settlements([(job, outcome)]):
+        for name, params, _ in settlements([(job, outcome)]):
             self.run(name, **params)
 
     def reclaim(self) -> None:

@@ -297,7 +297,7 @@ def test_a_wrong_value_is_told_with_its_path(text: str, problem: str) -> None:
         ("[schedule.x]", 'schedule: unknown table; did you mean "schedules"?'),
         ("[default]", 'default: unknown table; did you mean "defaults"?'),
         ('[digest]\ncron = "@daily"', "digest: unknown table; did you mean [schedules.digest]?"),
-        ("version = 1", "version: unknown key; a file has [defaults], [limits.TYPE] and [schedules.NAME]"),
+        ("version = 1", "version: unknown key; a file has [defaults], [limits.TYPE], [alerts], [retention] and [schedules.NAME]"),
         ("schedules = 5", "schedules: each schedule is a table of its own, [schedules.NAME]"),
         ("[[schedules]]", "schedules: each schedule is a table of its own, [schedules.NAME]"),
         ("defaults = 5", "defaults: 5 is not a table"),

@@ -204,7 +204,7 @@ class TestWhoMayTick:
     @pytest.mark.parametrize("path", ["/", "/tick/now", "/tick//", "//tick", "/ticks", "/Tick", "/job"])
     def test_no_other_path_and_never_a_redirect(self, site, path):
         assert site.send(path=path).status_code == 404
-        check_problem(site.client.get(f"/not{path}"), 404, detail="try /tick, /health, /jobs or /openapi.json")
+        check_problem(site.client.get(f"/not{path}"), 404, detail="try /tick, /health, /jobs, /dashboard or /openapi.json")
 
 
 class TestTheAnswer:

@@ -231,7 +231,7 @@ def _dead(facts: Facts) -> list[Finding]:
 
 
 def _dead_type(type: str, rows: list[Row], more: bool) -> Finding:
-    kinds = [{name: row[name] for name in ("fingerprint", "count", "last_id", "last_error")} for row in rows]
+    kinds = [{name: row[name] for name in ("fingerprint", "clean", "count", "last_id", "last_error")} for row in rows]
     first, last = min(row["first_at"] for row in rows), max(row["last_at"] for row in rows)
     details = {"kinds": kinds[:KINDS], "others": len(kinds[KINDS:]), "more": more}
     return Finding("dead", type, first, last, sum(row["count"] for row in rows), details)
@@ -519,13 +519,14 @@ def _kind(kind: Row) -> str:
 
 
 def _dead_links(type: str, kinds: Sequence[Row]) -> list[Link]:
-    """A replay for each kind, of what will have died of it by then; and where to look."""
+    """A replay for each kind that a link may name, of what will have died of it by then; and where to look."""
     replays = [
         Link(
             f"Replay the {kind['count']:,}" if len(kinds) > 1 else "Replay",
-            replay={"type": type, "fingerprint": kind["fingerprint"] or ""},
+            replay={"type": type, "fingerprint": kind["fingerprint"]},
         )
         for kind in kinds
+        if kind["clean"]
     ]
     alone = len(kinds) == 1 and kinds[0]["count"] == 1
     return [*replays, Link("Look", f"/dashboard/jobs/{kinds[0]['last_id']}" if alone else "/dashboard/dead")]
@@ -585,7 +586,7 @@ def _good_news(alert: Alert) -> str:
     subject = name(alert.subject)
     match alert.rule:
         case "dead":
-            return f"no more jobs of {subject} die; {alert.count:,} did, and wait in the dead letters for a replay"
+            return f"no more jobs of {subject} die; {alert.count:,} did, and are dead until they are replayed"
         case "failing":
             return f"attempts of {subject} succeed again"
         case "backlog":

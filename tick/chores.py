@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from .config import Settings
+from .errors import TickError
 from .queue import Queue
 
 PRUNE_EVERY = 600.0
 """Seconds between two prunes, unless one has left something."""
+WATCH_EVERY = 50.0
+"""Seconds between two watches: less than the minute of most crons, so that no tick comes too early for it."""
 
 
-async def do(name: str, queue: Queue, settings: Settings, seconds: float) -> None:  # noqa: ARG001 - for watching
-    """Do a chore within so many seconds, if no other tick has taken it; one that this version does not know is left."""
+async def do(name: str, queue: Queue, settings: Settings, seconds: float) -> None:
+    """Do a chore within so many seconds, if no other tick has taken it; one that this version does not know is left.
+
+    Raises TickError, whatever goes wrong: no tick fails by a chore.
+    """
+    try:
+        await _do(name, queue, settings, seconds)
+    except TickError:
+        raise
+    except Exception as error:
+        raise TickError(f"{type(error).__name__}: {error}") from error
+
+
+async def _do(name: str, queue: Queue, settings: Settings, seconds: float) -> None:
     if name == "prune":
         from . import retention
 
-        chore = await queue.begin_chore(name, PRUNE_EVERY)
-        if chore:
+        if chore := await queue.begin_chore(name, PRUNE_EVERY):
             await retention.prune(queue, chore, seconds)
+    if name == "watch":
+        from . import watch
+
+        if chore := await queue.begin_chore(name, WATCH_EVERY):
+            await watch.watch(queue, chore, settings, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import importlib
 import os
 import sys
 import threading
@@ -20,6 +21,8 @@ from .errors import (
     TickError,
 )
 from .options import KEY_ORDERS, ON_CONFLICTS
+
+MIN_INTERVAL = 0.2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +68,16 @@ def _budget(text: str) -> float:
         ) from None
 
 
+def _interval(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not MIN_INTERVAL <= seconds <= LONGEST_BUDGET:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from {MIN_INTERVAL:g}")
+    return seconds
+
+
 def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 0 < int(text) < 2**63:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
@@ -75,20 +88,32 @@ def parser() -> argparse.ArgumentParser:
     """Every command with its options."""
     root = argparse.ArgumentParser(prog="tick", description="Durable, recurring, retried jobs on your Postgres.")
     parsers = root.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_tick_arguments, _schedule_arguments, _job_arguments, _key_arguments):
+    for add in (_tick_arguments, _overview_arguments, _schedule_arguments, _job_arguments, _key_arguments):
         add(parsers)
     return root
 
 
-def _command(
-    parsers: Any, name: str, function: Callable[[argparse.Namespace], int], *, as_json: bool = False
-) -> argparse.ArgumentParser:
+Command = Callable[[argparse.Namespace], int]
+
+
+def _command(parsers: Any, name: str, function: Command, *, as_json: bool = False) -> argparse.ArgumentParser:
     text = (function.__doc__ or "").strip()
     command: argparse.ArgumentParser = parsers.add_parser(name, help=text, description=text)
     command.set_defaults(command=function)
     if as_json:
         command.add_argument("--json", action="store_true", help="print JSON")
     return command
+
+
+def _later(name: str, text: str, module: str = "overview") -> Command:
+    """A command that is imported when it runs: a tick should not wait for it."""
+
+    def function(options: argparse.Namespace) -> int:
+        code: int = getattr(importlib.import_module(f".{module}", __package__), name)(options)
+        return code
+
+    function.__doc__ = text
+    return function
 
 
 def _tick_arguments(parsers: Any) -> None:
@@ -111,14 +136,71 @@ def _tick_arguments(parsers: Any) -> None:
     command.add_argument("--sql", action="store_true", help="print the migrations as SQL")
 
 
+def _overview_arguments(parsers: Any) -> None:
+    text = "How things are, in words and in numbers; exit code 0 when nobody has to do anything."
+    _command(parsers, "status", _later("status", text), as_json=True)
+    text = "How things are, again and again until q or Ctrl-C; in a pipe once."
+    command = _command(parsers, "top", _later("top", text))
+    command.add_argument(
+        "--interval", type=_interval, default=2.0, metavar="SECONDS", help="between looks (default: 2)"
+    )
+    text = "Dead jobs by type and kind of error, the latest first."
+    command = _command(parsers, "dead", _later("dead", text), as_json=True)
+    command.add_argument("--type")
+    _dead_replay_arguments(command.add_subparsers(metavar="replay"))
+    text = "Delete jobs that have ended long enough ago, and old ticks, now and not bit by bit in ticks."
+    command = _command(parsers, "prune", _later("prune", text), as_json=True)
+    command.add_argument("--done", metavar="D", help="how long done and cancelled jobs are kept; before [retention]")
+    command.add_argument("--dead", metavar="D", help="how long dead jobs are kept")
+    command.add_argument("--count", type=_positive, metavar="N", help="how many done jobs of each type are kept")
+    _agreement(command)
+    text = "The alerts that last, and the latest that are over."
+    command = _command(parsers, "alerts", _later("alerts", text), as_json=True)
+    command.add_argument("--test", action="store_true", help="tell everybody who is told that alerts arrive")
+    text = "What does not fit together in the project, its environment and its database, and how to mend it."
+    command = _command(parsers, "doctor", _later("run", text, "doctor"), as_json=True)
+    command.add_argument("--offline", action="store_true", help="without a look at the database")
+
+
+def _dead_replay_arguments(actions: Any) -> None:
+    text = "Make dead jobs pending again: all of them, or those of a type, an error or a group."
+    command = _command(actions, "replay", _later("dead_replay", text))
+    # Given before the word replay, it would be lost to this default.
+    command.add_argument("--type", default=argparse.SUPPRESS)
+    command.add_argument("--error", metavar="TEXT", help="groups whose last error has this text in it")
+    command.add_argument("--group", metavar="ID", help="one group, as `tick dead` calls it")
+    _agreement(command)
+
+
+def _agreement(command: argparse.ArgumentParser) -> None:
+    """What a command takes that changes many things at once."""
+    command.add_argument("--dry-run", action="store_true", help="say what would be done")
+    command.add_argument("--yes", action="store_true", help="do it without asking")
+
+
 def _schedule_arguments(parsers: Any) -> None:
     command = _command(parsers, "schedules", commands.schedules, as_json=True)
     command.add_argument("--check", action="store_true", help="only say whether the file can be deployed")
     command.add_argument("--json-schema", action="store_true", help="print the JSON Schema of the file")
     command.add_argument("--file", help="another schedules file")
     command.add_argument("--next", type=_positive, default=3, metavar="N", help="windows of each (default: 3)")
-    actions = command.add_subparsers(metavar="run-now")
+    text = "The schedules of the file that last ticked: how their last windows ended, and when the next is."
+    command.add_argument(
+        "--status", dest="command", action="store_const", const=_later("schedules_status", text), help=text
+    )
+    actions = command.add_subparsers(metavar="run-now|pause|resume|explain")
     _command(actions, "run-now", commands.run_now, as_json=True).add_argument("name")
+    for name, function in (("pause", commands.pause), ("resume", commands.resume)):
+        _command(actions, name, function).add_argument("name", nargs="+")
+    text = "Why a schedule did, or did not, run at an instant."
+    command = _command(actions, "explain", _later("schedules_explain", text), as_json=True)
+    command.add_argument("name")
+    command.add_argument(
+        "at", help="2026-03-29T02:30 in the schedule's zone, with an offset or Z, or 02:30 for the last"
+    )
+    text = "What the schedules file would change in the database, before it is deployed; exit code 1 when it cannot be."
+    command = _command(parsers, "plan", _later("plan", text), as_json=True)
+    command.add_argument("--file", help="another schedules file")
     command = _command(parsers, "windows", commands.windows, as_json=True)
     command.add_argument("cron")
     command.add_argument("--timezone", default="UTC", metavar="TZ")
@@ -127,16 +209,35 @@ def _schedule_arguments(parsers: Any) -> None:
 
 
 def _job_arguments(parsers: Any) -> None:
-    jobs = parsers.add_parser("jobs", help="List, show, replay and cancel jobs.")
-    actions = jobs.add_subparsers(required=True, metavar="list|show|replay|cancel")
+    jobs = parsers.add_parser("jobs", help="List, show, replay, cancel and run jobs.")
+    actions = jobs.add_subparsers(required=True, metavar="list|show|replay|cancel|run-now")
     command = _command(actions, "list", commands.jobs_list, as_json=True)
-    command.add_argument("--status", choices=("pending", "running", "done", "dead", "cancelled"))
-    command.add_argument("--type")
-    command.add_argument("--schedule")
+    _filter_arguments(command)
+    command.add_argument("--before", type=_positive, metavar="ID", help="the jobs after this one in the list")
     command.add_argument("--limit", type=_positive, default=50)
-    _command(actions, "show", commands.jobs_show, as_json=True).add_argument("id", type=_positive)
+    command = _command(actions, "show", commands.jobs_show, as_json=True)
+    command.add_argument("id", type=_positive)
+    command.add_argument("--show-secrets", action="store_true", help="do not mask what looks like a secret")
     for name, function in (("replay", commands.jobs_replay), ("cancel", commands.jobs_cancel)):
-        _command(actions, name, function).add_argument("id", type=_positive, nargs="+")
+        command = _command(actions, name, function)
+        command.add_argument("id", type=_positive, nargs="*")
+        _filter_arguments(command)
+        _agreement(command)
+    replay = actions.choices["replay"]
+    replay.add_argument("--error", metavar="FINGERPRINT", help="dead jobs of the type with this kind of error")
+    replay.add_argument("--payload", metavar="JSON", help="replay one job with this payload")
+    _command(actions, "run-now", commands.jobs_run_now).add_argument("id", type=_positive, nargs="+")
+    _enqueue_arguments(parsers)
+
+
+def _filter_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--status", choices=("pending", "running", "done", "dead", "cancelled"))
+    for name in ("type", "key", "schedule"):
+        command.add_argument(f"--{name}")
+    command.add_argument("--search", metavar="TEXT", help="in payloads and errors, whatever its case")
+
+
+def _enqueue_arguments(parsers: Any) -> None:
     command = _command(parsers, "enqueue", commands.enqueue, as_json=True)
     command.add_argument("type")
     command.add_argument("payload", nargs="?", default="{}", metavar="JSON")

@@ -10,9 +10,9 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import database, embedded, handlers, platforms
+from . import database, embedded, handlers, logs, platforms
 from .config import Settings
 from .errors import (
     ConfigurationError,
@@ -26,9 +26,13 @@ from .options import Given
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
+    from .dashboard.filters import Filter, Found
+    from .database import Statement
     from .schedules import Schedule
 
 OK, NOT_SO, USAGE, NO_DATABASE, BLOCKED = 0, 1, 2, 75, 70
+MOST_CHANGED = 10_000
+"""Jobs that one command changes."""
 
 
 def complain(error: Exception, code: int) -> int:
@@ -40,12 +44,14 @@ def complain(error: Exception, code: int) -> int:
 
 
 def settings_with_database() -> Settings:
-    """The settings, with the embedded Postgres, migrated, where no DATABASE_URL is set."""
+    """The settings, with the embedded Postgres, migrated, where no DATABASE_URL is set: it is said when it is made."""
     settings = Settings.load()
     if settings.database_url:
         return settings
+    is_new = not (settings.root / embedded.STATE / "postgres").exists()
     url = embedded.url(settings.root)
-    print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {embedded.STATE}/", file=sys.stderr)
+    if is_new:
+        print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {embedded.STATE}/", file=sys.stderr)
     settings = replace(settings, database_url=url)
     asyncio.run(migrate_now(settings))
     return settings
@@ -70,25 +76,42 @@ def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any,
     return asyncio.run(asking())
 
 
-def query(settings: Settings, name: str, params: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The rows of one statement of queue.sql."""
+def query(settings: Settings, name: str, params: dict[str, Any], file: str = "queue") -> list[tuple[Any, ...]]:
+    """The rows of one statement, which may write."""
     from .database import Statement
     from .queue import Queue
 
     async def asking(connection: AsyncConnection) -> list[tuple[Any, ...]]:
         queue = Queue(connection, lambda: database.open_connection(""), settings.schema)
-        return (await queue.send(Statement(name, params)))[0].rows
+        return (await queue.send(Statement(name, params, file)))[0].rows
 
     rows: list[tuple[Any, ...]] = ask(settings, asking)
     return rows
 
 
-def log_to_stderr() -> None:
-    """Show what handlers log through `ctx.logger`, and what tick itself has to say."""
-    import logging
+def read(settings: Settings, *questions: Statement) -> list[list[dict[str, Any]]]:
+    """The rows of each question, in one round trip that cannot write."""
+    found: list[list[dict[str, Any]]] = ask(settings, lambda c: database.read(c, settings.schema, *questions))
+    return found
 
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("tick").setLevel(logging.INFO)
+
+def confirmed(question: str, *, yes: bool) -> bool:
+    """Whether a person agrees: by --yes, or asked on a terminal. Raises ConfigurationError where there is nobody."""
+    if yes:
+        return True
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigurationError(
+            f"{question} Nobody can be asked here: say --yes, or --dry-run to see what it would do"
+        )
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+
+
+def log_to_stderr(*, tells_ticks: bool = False) -> None:
+    """Show what handlers log, and what tick itself has to say; of ticks too, unless the command tells of them.
+
+    Raises ConfigurationError, since a setting says in which form.
+    """
+    logs.configure(Settings.load(), tells_ticks=tells_ticks)
 
 
 def load_handlers(settings: Settings, budget: float) -> handlers.Registry:
@@ -101,13 +124,18 @@ def show(rows: Iterable[dict[str, Any]], *, as_json: bool, empty: str = "nothing
     """Print rows: JSON, a table on a terminal, or aligned text in a pipe."""
     rows = list(rows)
     if as_json:
-        print(json.dumps(rows, default=str, indent=2))
+        print(json.dumps(rows, default=plain, indent=2))
     elif not rows:
         print(empty)
     elif sys.stdout.isatty():
         _rich_table(rows, title)
     else:
         _plain_table(rows)
+
+
+def plain(value: Any) -> str:
+    """What JSON does not have, as a text: instants as ISO 8601."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
@@ -247,6 +275,29 @@ def run_now(options: argparse.Namespace) -> int:
     return _enqueued(settings, new, options.json)
 
 
+def pause(options: argparse.Namespace) -> int:
+    """Skip the windows of schedules, each recorded as such, until they are resumed."""
+    import getpass
+
+    return _set_paused(options.name, "pause_schedule", "paused", by=f"cli ({getpass.getuser()})")
+
+
+def resume(options: argparse.Namespace) -> int:
+    """Make the windows of schedules again, from now on."""
+    return _set_paused(options.name, "resume_schedule", "resumed")
+
+
+def _set_paused(names: Iterable[str], statement: str, done: str, **params: str) -> int:
+    settings, code = settings_with_database(), OK
+    for name in names:
+        if query(settings, statement, {"name": name, **params}):
+            print(f"{name} {done}")
+        else:
+            text = f"no tick has seen a schedule {name!r}; the first tick after a deployment makes schedules known"
+            code = complain(ConfigurationError(text), NOT_SO)
+    return code
+
+
 def windows(options: argparse.Namespace) -> int:
     """When a cron expression fires, to try it out."""
     from .cron import windows, zone
@@ -275,17 +326,85 @@ def _instant(text: str) -> Any:
 # tick jobs, tick enqueue
 
 
+_LISTED = ("id", "type", "status", "priority", "attempt", "failures", "losses", "run_at", "finished_at", "key",
+           "schedule", "window", "last_error", "waits_for", "lane")  # fmt: skip
+
+
 def jobs_list(options: argparse.Namespace) -> int:
-    """The latest jobs, filtered."""
+    """The latest jobs, filtered; dead and cancelled ones by when they ended, pending ones as they would run."""
     settings = settings_with_database()
-    names = ("id", "type", "status", "priority", "attempt", "failures", "losses", "run_at", "finished_at",
-             "key", "schedule", "window", "last_error", "waits_for", "lane")  # fmt: skip
-    params = {"status": options.status, "type": options.type, "schedule": options.schedule, "limit": options.limit}
-    rows = [dict(zip(names, row, strict=True)) for row in query(settings, "list_jobs", params)]
-    if not options.json:
-        rows = [_brief(row) for row in rows]
-    show(rows, as_json=options.json, empty="no jobs")
+    filter = _filter(options)
+    found = _find(settings, filter, options.limit, options.before)
+    rows = [{name: row[name] for name in _LISTED} for row in _without_secrets(settings, found.jobs)]
+    show(rows if options.json else map(_brief, rows), as_json=options.json, empty="no jobs")
+    # That a page is full is no news in a pipe; that a look ended before the jobs did is.
+    if found.next and (found.since or sys.stderr.isatty()):
+        print(_how_to_go_on(found), file=sys.stderr)
     return OK
+
+
+def _filter(options: argparse.Namespace, status: str | None = None) -> Filter:
+    """What the options ask about; one kind of error is that of the dead jobs of a type."""
+    from .dashboard.filters import Filter
+
+    error = getattr(options, "error", None)
+    if error is not None and options.type is None:
+        raise ConfigurationError("--error is one of a type's: say --type too; `tick dead --json` shows both")
+    status = "dead" if error is not None else options.status or status
+    return Filter(status, options.type, options.key, options.schedule, options.search, error)
+
+
+def _find(settings: Settings, filter: Filter, limit: int, before: int | None = None, farther: int = 1) -> Found:
+    """The jobs that match, as far as one look goes."""
+    from .dashboard.filters import Place, find
+
+    place = _place_of(settings, filter, before, Place)
+    desk: Any = _Reader(settings)
+    found: Found = asyncio.run(find(desk, filter, place, limit, farther))
+    return found
+
+
+class _Reader:
+    """Reads as a page of the dashboard does."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    async def read(self, *questions: Statement) -> list[list[dict[str, Any]]]:
+        async with database.connect(self._settings.database_url or "") as connection:
+            return await database.read(connection, self._settings.schema, *questions)
+
+
+def _place_of(settings: Settings, filter: Filter, before: int | None, place: Callable[..., Any]) -> Any:
+    """The place after a job: jobs that have ended are in the order in which they did."""
+    from .database import Statement
+
+    if before is None:
+        return place()
+    if filter.status in ("pending", "running"):
+        raise ConfigurationError(f"--before is for what has ended; for more {filter.status} jobs raise --limit")
+    if filter.status not in ("dead", "cancelled"):
+        return place(before)
+    (jobs,) = read(settings, Statement("jobs_by_id", {"ids": [before]}, "dashboard"))
+    if not jobs or not jobs[0]["finished_at"]:
+        raise JobNotFound(before)
+    return place(before, jobs[0]["finished_at"].isoformat())
+
+
+def _how_to_go_on(found: Found) -> str:
+    on = f"go on with --before {found.next.before}" if found.next and found.next.before else "raise --limit to see more"
+    if found.since is None:
+        return f"tick: there are more: {on}"
+    return f"tick: these are those since {found.since:%Y-%m-%d %H:%M:%S} (utc); {on} to look further back"
+
+
+def _without_secrets(settings: Settings, rows: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """The rows, their errors without what looks like a secret."""
+    from .masking import known_secrets, mask_text
+
+    known = known_secrets(settings)
+    for row in rows:
+        yield row | {"last_error": row["last_error"] and mask_text(row["last_error"], known)}
 
 
 def _brief(row: dict[str, Any]) -> dict[str, Any]:
@@ -295,7 +414,7 @@ def _brief(row: dict[str, Any]) -> dict[str, Any]:
     return {name: row[name] for name in kept} | {
         "waits for": waits if row["status"] == "pending" else None,
         "at (utc)": f"{due:%Y-%m-%d %H:%M:%S}",
-        "last error": (row["last_error"] or "")[:70] or None,
+        "last error": " ".join((row["last_error"] or "").split())[:70] or None,
     }
 
 
@@ -308,63 +427,191 @@ _ORDER = {
     )
 }  # fmt: skip
 """The columns of a job as a person looks for them; the others after."""
+_SAYS_NOTHING = {"waits": 0, "awaited": False, "strict_key": False, "losses": 0, "cuts": 0, "priority": 0}
+"""What most jobs have, and nobody asks about."""
 
 
 def jobs_show(options: argparse.Namespace) -> int:
-    """All there is to know of a job, its errors with their tracebacks."""
-    rows = query(settings_with_database(), "show_job", {"id": options.id})
+    """All there is to know of a job, its errors with their tracebacks; secrets are masked."""
+    settings = settings_with_database()
+    rows = query(settings, "show_job", {"id": options.id})
     if not rows:
         raise JobNotFound(options.id)
-    job = rows[0][0]
+    job = rows[0][0] if options.show_secrets else _masked(settings, rows[0][0])
     if options.json:
         print(json.dumps(job, indent=2))
         return OK
     errors = job.pop("errors")
     for name, value in sorted(job.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))):
-        if value is not None:
-            print(f"{name:20} {value if isinstance(value, str | int) else json.dumps(value)}")
+        if value is not None and _SAYS_NOTHING.get(name) != value:
+            print(f"{name:20} {value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)}")
     for error in errors:
         print(f"\nattempt {error['attempt']}, {error['at']}: {error['error']}\n{error['traceback']}")
     return OK
 
 
+_TOLD = (
+    "payload",
+    "result",
+    "last_error",
+    "errors",
+    "fingerprint",
+    "progress",
+    "inputs",
+    "callback_url",
+    "on_dead_url",
+)
+"""The columns of a job that hold what users and their handlers say."""
+
+
+def _masked(settings: Settings, job: dict[str, Any]) -> dict[str, Any]:
+    """The job without what looks like a secret."""
+    from .masking import known_secrets, mask
+
+    known = known_secrets(settings)
+    told = (
+        "payload",
+        "result",
+        "last_error",
+        "errors",
+        "fingerprint",
+        "progress",
+        "inputs",
+        "callback_url",
+        "on_dead_url",
+    )
+    return job | {name: mask(job[name], known) for name in told if name in job}
+
+
 def jobs_cancel(options: argparse.Namespace) -> int:
-    """Cancel pending jobs; a running one is told at its tick's next exchange."""
-    return _transition(options, "cancel", "cancelled", "pending or running")
+    """Cancel pending jobs, by their ids or all that match; a running one is told at its tick's next exchange."""
+    return _change_jobs(options, Change("cancel", "cancelled", ("pending", "running"), "cancel_jobs"))
 
 
 def jobs_replay(options: argparse.Namespace) -> int:
-    """Make dead or cancelled jobs pending again, with all their attempts before them."""
-    return _transition(options, "replay", "replayed", "dead or cancelled")
+    """Make dead or cancelled jobs pending again, by their ids or all that match; their attempts are kept."""
+    if options.payload is not None:
+        return _replay_with(options)
+    return _change_jobs(options, Change("replay", "replayed", ("dead", "cancelled"), "replay", "queue"))
 
 
-def _transition(options: argparse.Namespace, name: str, done: str, allowed: str) -> int:
+def jobs_run_now(options: argparse.Namespace) -> int:
+    """Make pending jobs due at once; what they wait for still goes before them."""
+    return _change_each(options.id, Change("run_now", "due now", ("pending",), "run_jobs_now"))
+
+
+class Change(NamedTuple):
+    """What is done to jobs: its name, what they are then, which statuses allow it, and the statement that does it."""
+
+    name: str
+    done: str
+    statuses: tuple[str, ...]
+    statement: str
+    file: str = "dashboard"
+
+
+_FILTERS = ("status", "type", "key", "schedule", "search", "error")
+
+
+def _change_jobs(options: argparse.Namespace, change: Change) -> int:
+    has_filter = any(getattr(options, name, None) is not None for name in _FILTERS)
+    if has_filter == bool(options.id):
+        raise ConfigurationError(f"say which jobs to {change.name}: their ids, or a filter such as --type, not both")
+    if options.id:
+        return _change_each(options.id, change)
+    if options.status and options.status not in change.statuses:
+        raise ConfigurationError(f"only {' or '.join(change.statuses)} jobs can be {change.done}")
+    settings = settings_with_database()
+    filter = _filter(options, change.statuses[0])
+    found = _find(settings, filter, MOST_CHANGED, farther=_FARTHER)
+    return change_found(settings, found.jobs, change, options, more=found.next is not None)
+
+
+_FARTHER = 5
+"""How many times as far a change of all that match looks as a list does."""
+
+
+def change_found(
+    settings: Settings, jobs: Sequence[dict[str, Any]], change: Change, options: argparse.Namespace, *, more: bool
+) -> int:
+    """Change these jobs, after saying how many of what they are, when that is agreed to; `more` match beside them."""
+    if not jobs:
+        print(f"no jobs match: nothing to {change.name}")
+        return OK
+    print(f"{_by_type(jobs)}{'; and there are more' if more else ''}")
+    if options.dry_run:
+        return OK
+    if not confirmed(f"{change.name.capitalize()} {len(jobs):,} job{'s' * (len(jobs) > 1)}?", yes=options.yes):
+        return NOT_SO
+    ids = sorted(job["id"] for job in jobs)
+    changed = len(query(settings, change.statement, {"ids": ids}, change.file))
+    late = len(ids) - changed
+    print(f"{changed:,} {change.done}{f'; {late:,} had changed by then' if late else ''}")
+    if more:
+        print(f"tick: there are more: run it again to {change.name} the next", file=sys.stderr)
+    return OK
+
+
+def _by_type(jobs: Iterable[dict[str, Any]]) -> str:
+    from collections import Counter
+
+    counts = Counter((job["status"], job["type"]) for job in jobs)
+    return "\n".join(f"{count:,} {status}: {type}" for (status, type), count in counts.most_common())
+
+
+def _change_each(ids: Iterable[int], change: Change) -> int:
     settings = settings_with_database()
     code = OK
-    for id in options.id:
-        rows = query(settings, name, {"id": id, "ids": [id]})
+    for id in ids:
+        rows = query(settings, change.statement, {"ids": [id]}, change.file)
         if rows:
-            print(f"job {id} {'is told to stop' if rows[0][0] == 'running' else done}")
+            print(f"job {id} {'is told to stop' if rows[0][1:] == ('running',) else change.done}")
         else:
-            code = complain(_refusal(settings, id, done, allowed), NOT_SO)
+            code = complain(_refusal(settings, id, change), NOT_SO)
     return code
 
 
-def _refusal(settings: Settings, id: int, wanted: str, allowed: str) -> TickError:
+def _refusal(settings: Settings, id: int, change: Change) -> TickError:
     rows = query(settings, "job_status", {"id": id})
-    return InvalidTransition(id, rows[0][0], wanted, allowed) if rows else JobNotFound(id)
+    done = "made due" if change.name == "run_now" else change.done
+    return InvalidTransition(id, rows[0][0], done, " or ".join(change.statuses)) if rows else JobNotFound(id)
+
+
+def _replay_with(options: argparse.Namespace) -> int:
+    """Replay one job with another payload, if its handler takes it and nobody has changed the job meanwhile."""
+    if len(options.id) != 1:
+        raise ConfigurationError("--payload is for one job: say its id")
+    settings, (id,) = settings_with_database(), options.id
+    rows = query(settings, "payload", {"id": id}, "dashboard")
+    if not rows:
+        raise JobNotFound(id)
+    _, type, status, _, _, digest = rows[0]
+    if status not in ("dead", "cancelled"):
+        raise InvalidTransition(id, status, "replayed", "dead or cancelled")
+    registry = load_handlers(settings, platforms.budget(settings))
+    new = registry.get(type).new_job(_payload(type, options.payload))
+    changed = query(settings, "replay_with", {"id": id, "payload": new.payload.decode(), "digest": digest}, "dashboard")
+    if not changed:
+        return complain(ConfigurationError(f"somebody has changed job {id} meanwhile: look at it again"), NOT_SO)
+    print(f"job {id} replayed with another payload")
+    return OK
+
+
+def _payload(type: str, text: str) -> dict[str, Any]:
+    try:
+        payload = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(type, f"it is not JSON: {error}") from None
+    if not isinstance(payload, dict):
+        raise InvalidPayload(type, 'it is not a JSON object, such as {"user_id": 42}')
+    return payload
 
 
 def enqueue(options: argparse.Namespace) -> int:
     """Enqueue one job of a type that has a handler."""
     settings = settings_with_database()
     registry = load_handlers(settings, platforms.budget(settings))
-    try:
-        payload = json.loads(options.payload)
-    except (ValueError, RecursionError) as error:
-        raise InvalidPayload(options.type, f"it is not JSON: {error}") from None
-    if not isinstance(payload, dict):
-        raise InvalidPayload(options.type, 'it is not a JSON object, such as {"user_id": 42}')
+    payload = _payload(options.type, options.payload)
     given: Given = {name: value for name, value in vars(options).items() if name in Given.__annotations__}  # type: ignore[assignment]
     if options.run_at:
         given["run_at"] = _instant(options.run_at)
@@ -408,7 +655,7 @@ def api_keys_create(options: argparse.Namespace) -> int:
     }
     made = _ask_api(settings_with_database(), "add_key", params)[0]
     if options.json:
-        print(json.dumps({"id": id, "key": key} | made, default=str))
+        print(json.dumps({"id": id, "key": key} | made, default=plain))
     else:
         print(f"tick: {id} ({options.name}) is made; keep it, it is not shown again:", file=sys.stderr)
         print(key)

@@ -48,6 +48,19 @@ select id, type, status, priority, key, schedule, "window", run_at, created_at, 
    and (%(text)s::text is null or payload::text ilike %(text)s or last_error ilike %(text)s)
  order by finished_at desc, id desc limit %(limit)s
 
+-- name: kind_of_error
+-- The fingerprint that has this digest, among a thousand that dead jobs of the type have.
+with recursive kinds (fingerprint, place) as (
+    (select fingerprint, 1 from tick.jobs where status = 'dead' and type = %(type)s and fingerprint is not null
+      order by fingerprint limit 1)
+    union all
+    select (select j.fingerprint from tick.jobs j
+             where j.status = 'dead' and j.type = %(type)s and j.fingerprint > kinds.fingerprint
+             order by j.fingerprint limit 1), place + 1
+      from kinds where kinds.fingerprint is not null and place < 1000
+)
+select fingerprint from kinds where left(encode(sha256(convert_to(fingerprint, 'UTF8')), 'hex'), 16) = %(digest)s limit 1
+
 -- name: oldest_looked_at_of_ended
 select id, finished_at as at from tick.jobs
  where status = %(status)s and (%(error)s::text is null or type = %(type)s and fingerprint = %(error)s)

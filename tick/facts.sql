@@ -57,7 +57,7 @@ select tick.now() as now,
        (select min(run_at) from first) as next_run
 
 -- name: recent_ticks
--- The latest first, from before an instant: of one trigger, or of all.
+-- The latest first, from before an instant: of one trigger, or of all. One more is read, for the gap before the last.
 select id, trigger, delivery_id, scheduled_for, started_at, finished_at, budget, used, materialised, claimed, done, retried,
        dead, released, reclaimed, stale, "left", error,
        extract(epoch from started_at - scheduled_for)::float8 as late,
@@ -65,8 +65,8 @@ select id, trigger, delivery_id, scheduled_for, started_at, finished_at, budget,
   from (select * from tick.ticks
          where (%(before)s::timestamptz is null or started_at < %(before)s)
            and (%(trigger)s::text is null or trigger = %(trigger)s)
-         order by started_at desc limit %(limit)s) latest
- order by started_at desc
+         order by started_at desc limit %(limit)s + 1) latest
+ order by started_at desc limit %(limit)s
 
 -- name: pulse
 -- What there is to know of whether ticks come: the seconds since the last one and since the installation, and the

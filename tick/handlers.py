@@ -39,7 +39,7 @@ R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
-BUILT_IN = ("http_job", "sql_job")
+BUILT_IN = ("alert_job", "http_job", "sql_job")
 """The modules of this package whose handlers every registry has."""
 ExceptionType = type[BaseException]
 T = TypeVar("T")

@@ -47,7 +47,7 @@ _ROW_VALUES = re.compile(r"\b(?:DETAIL|CONTEXT|LINE [0-9]+): [^\n]*(?:\n +\^)?")
 """Where Postgres echoes a row or a statement, on lines after its message; here they may have been joined to one."""
 
 
-class _Hide:
+class Redaction:
     """Takes out what no log may hold; imported and compiled with the first line that needs it, since most need none."""
 
     def __init__(self, settings: Settings | None) -> None:
@@ -77,7 +77,7 @@ class Lines:
     """The lines of one tick."""
 
     def __init__(self, settings: Settings, tick: str, trigger: str, delivery: str | None) -> None:
-        self._hide = _Hide(settings)
+        self._redaction = Redaction(settings)
         self._tick = tick
         self._known = {"tick": tick, "trigger": trigger} | ({"delivery": delivery} if delivery else {})
         self._well = 0
@@ -89,13 +89,14 @@ class Lines:
         if not jobs.isEnabledFor(level) or (level == logging.INFO and not self._has_room()):
             return
         fields = self._job_fields(job, name, seconds, waited)
-        said = f"{job.type} {job.id}: {name} in {seconds:.3f} s"
-        if isinstance(outcome, Retried | Dead):
-            fields |= self._error(outcome.failure.message)
-            said = f"{job.type} {job.id}: {name} after {seconds:.3f} s, attempt {job.attempt}: {fields['error']}"
+        said = f"{name} in {seconds:.3f} s"
         if isinstance(outcome, Retried):
-            fields["retry_in"] = round(outcome.delay, 3)
-        jobs.log(level, "%s", said, extra=fields)
+            fields |= {"retry_in": round(outcome.delay, 3)} | self._error(outcome.failure.message)
+            said = f"failed in {seconds:.3f} s, again in {outcome.delay:.1f} s: {fields['error']}"
+        elif isinstance(outcome, Dead):
+            fields |= self._error(outcome.failure.message)
+            said = f"dead after attempt {job.attempt}, {seconds:.3f} s: {fields['error']}"
+        jobs.log(level, "%s %s: %s", job.type, job.id, said, extra=fields)
 
     def _has_room(self) -> bool:
         """Whether one more line of what went well is written."""
@@ -148,7 +149,7 @@ class Lines:
 
     def _error(self, message: str) -> dict[str, Any]:
         """An error in one line, without secrets and without what Postgres echoes of a row; and its SQLSTATE."""
-        error = self._hide.text(message)
+        error = self._redaction.text(message)
         sqlstate = _sqlstate(message.partition(":")[0])
         return {"error": _one_line(error)} | ({"sqlstate": sqlstate} if sqlstate else {})
 
@@ -158,16 +159,16 @@ class Masked(logging.Formatter):
 
     def __init__(self, settings: Settings | None = None) -> None:
         super().__init__()
-        self._hide = _Hide(settings)
+        self._redaction = Redaction(settings)
 
     def message(self, record: logging.LogRecord) -> str:
         # Those of this module are made of what may be in a log.
-        return record.getMessage() if record.name in _OWN else self._hide.text(record.getMessage())
+        return record.getMessage() if record.name in _OWN else self._redaction.text(record.getMessage())
 
     def traceback(self, record: logging.LogRecord) -> str | None:
         if record.exc_info and record.exc_info[0] is not None:
-            return self._hide.text(self.formatException(record.exc_info))
-        return self._hide.text(record.exc_text) if record.exc_text else None
+            return self._redaction.text(self.formatException(record.exc_info))
+        return self._redaction.text(record.exc_text) if record.exc_text else None
 
 
 class JsonLines(Masked):
@@ -177,7 +178,7 @@ class JsonLines(Masked):
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
         fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
         if record.name not in _OWN:
-            fields = _running() | self._hide.value(fields)
+            fields = _running() | self._redaction.value(fields)
         if traceback := self.traceback(record):
             fields["traceback"] = traceback
         return _json({**line, "event": "log", "message": self.message(record), **fields})
@@ -204,13 +205,18 @@ class _StandardError(logging.Handler):
             self.handleError(record)
 
 
-def configure(settings: Settings) -> None:
-    """Write the log to standard error, unless the application has set up logging for itself."""
+def configure(settings: Settings, *, tells_ticks: bool = False) -> None:
+    """Write the log to standard error, unless the application has set up logging for itself.
+
+    With `tells_ticks` the caller says itself how ticks end, so that a person need not read it twice.
+    """
     root = logging.getLogger()
     if root.handlers:
         return
+    is_json = _is_json(settings.log)
     handler = _StandardError()
-    handler.setFormatter((JsonLines if _is_json(settings.log) else TextLines)(settings))
+    handler.setFormatter((JsonLines if is_json else TextLines)(settings))
+    handler.addFilter(lambda record: is_json or not tells_ticks or record.name != ticks.name)
     root.addHandler(handler)
     logging.getLogger("tick").setLevel(logging.INFO)
 

@@ -10,12 +10,18 @@ import time
 from collections import deque
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
 
-from . import runner
+from . import logs, runner
 from .config import DEFAULT_BUDGET, Settings
-from .handlers import Context, Registry, Shared
+from .handlers import Context, Handler, Registry, Shared
 from .history import Durations, Tally
 from .jobs import Cancelled, Dead, Done, Failure, Job, Outcome, Released, Retried
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from .telemetry import Tracing
 
 FLOOR = 1.0
 """Seconds that a type without a time-out or a history is taken to need."""
@@ -80,12 +86,13 @@ class Stop:
 class Place:
     """The job that runs here, until when it may, and since when it has been told to stop."""
 
-    __slots__ = ("context", "cut_at", "ends_at", "job", "started", "task", "why")
+    __slots__ = ("context", "cut_at", "ends_at", "job", "span", "started", "task", "why")
 
     def __init__(self) -> None:
         self.job: Job | None = None
         self.task: asyncio.Task[None] | None = None
         self.context: Context | None = None
+        self.span: Span | None = None
         self.started = self.ends_at = 0.0
         self.cut_at: float | None = None
         self.why = "deadline"
@@ -110,7 +117,18 @@ def _forget_cancellation(task: asyncio.Task[None] | None) -> None:
 class Places:
     """Takes claimed jobs from its buffer, runs them, and collects their outcomes."""
 
-    def __init__(self, settings: Settings, clock: Clock, registry: Registry, stop: Stop) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        registry: Registry,
+        stop: Stop,
+        *,
+        lines: logs.Lines,
+        tracing: Tracing | None = None,
+    ) -> None:
+        self.lines = lines
+        self.tracing = tracing
         self.settings = settings
         self.concurrency = settings.concurrency
         self.clock = clock
@@ -229,11 +247,13 @@ class Places:
 
     async def _run(self, place: Place, job: Job) -> None:
         handler = self.registry.get(job.type)
+        if self.tracing:
+            place.span, job = self.tracing.begin(job)
         self._occupy(place, job, job.timeout or handler.timeout)
         deadline = self.clock.instant(place.ends_at)
         context = place.context = Context(job, deadline, place.ends_at, self.registry, self.shared)
         try:
-            outcome = await runner.run(job, handler, context, self._threads, self.registry.middleware)
+            outcome = await self._attempt(place, job, handler, context)
         except asyncio.CancelledError:
             if not handler.is_async:
                 self._abandon(place)
@@ -252,11 +272,24 @@ class Places:
         self.count(place, job, outcome)
         self.settle(job, outcome)
 
+    async def _attempt(self, place: Place, job: Job, handler: Handler[..., ..., Any], context: Context) -> Outcome:
+        token = logs.current_job.set(job)
+        try:
+            work = runner.run(job, handler, context, self._threads, self.registry.middleware)
+            if self.tracing and place.span:
+                return await self.tracing.inside(place.span, work)
+            return await work
+        finally:
+            logs.current_job.reset(token)
+
     def count(self, place: Place, job: Job, outcome: Outcome) -> None:
-        """Add an attempt that has ended to the statistics."""
-        waited = (self.clock.instant(place.started) - job.run_at).total_seconds()
-        how = _COUNTS_AS.get(type(outcome), "released")
-        self.tally.add(job.type, how, time.monotonic() - place.started, max(0.0, waited))
+        """Add an attempt that has ended to the statistics, the log and the traces."""
+        seconds = time.monotonic() - place.started
+        waited = max(0.0, (self.clock.instant(place.started) - job.run_at).total_seconds())
+        self.tally.add(job.type, _COUNTS_AS.get(type(outcome), "released"), seconds, waited)
+        self.lines.job_ended(job, outcome, seconds, waited)
+        if self.tracing and place.span:
+            self.tracing.job_ended(place.span, job, outcome, seconds, waited)
 
     def _occupy(self, place: Place, job: Job, timeout: float | None) -> None:
         place.job, place.started = job, time.monotonic()
@@ -325,6 +358,8 @@ class Places:
             self.overdue.append((job, outcome))
         else:
             self.abandoned.append(job.id)
+            if self.tracing and place.span:
+                self.tracing.job_abandoned(place.span)
 
     def take_progress(self) -> list[tuple[Job, bytes]]:
         """What handlers have said of their progress since they were last asked."""

@@ -15,12 +15,14 @@ import logging
 import math
 import random
 import time
+import uuid
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from . import chores, database, materialise, runner
+from . import chores, database, heartbeats, logs, materialise, runner, telemetry
 from .config import DEFAULT_BUDGET, GRACE, Settings
 from .errors import ConfigurationError, DatabaseUnavailable, TickError
 from .handlers import Registry
@@ -50,6 +52,10 @@ CHORE_SECONDS = 2.0
 """Seconds that must be left for a chore to begin; it ends when half of them are."""
 MARGIN = 0.25
 """Seconds of the grace kept for what comes after the tick: its report, its answer."""
+FAREWELL = 2.0
+"""Seconds that a monitor and a collector may hold up the end of a tick, and never beyond its grace."""
+LAST_WORDS = 0.1
+"""Seconds of the margin that are theirs even so, when the tick has used up all the rest."""
 
 
 @dataclass(slots=True)
@@ -98,13 +104,33 @@ async def process_tick(
     Raises DatabaseUnavailable, NotMigrated, or ConfigurationError for a schedules file that cannot be used.
     """
     clock = Clock(time.monotonic(), budget or settings.budget or DEFAULT_BUDGET)
-    url = settings.database_url or ""
+    told = Told(settings, trigger or Trigger(), clock)
+    token = logs.current_tick.set(str(told.tick))
+    try:
+        with told.traced():
+            report = await _run(settings, registry, told, stop or Stop(), progress)
+    except Exception as error:
+        await told.ended(error)
+        raise
+    else:
+        await told.ended()
+        return report
+    finally:
+        told.drop()
+        logs.current_tick.reset(token)
+
+
+async def _run(
+    settings: Settings, registry: Registry, told: Told, stop: Stop, progress: Callable[[Report], None] | None
+) -> Report:
+    clock, url = told.clock, settings.database_url or ""
     connection = await _in_time(database.open_connection(url), clock)
     queue = Queue(connection, lambda: database.reopen(url, clock.remaining), settings.schema)
-    tick = Tick(settings, registry, queue, clock, stop or Stop())
+    queue.tick = told.tick
+    tick = Tick(settings, registry, queue, told, stop)
     tick.progress = progress or tick.progress
     try:
-        return await _in_time(tick.run(trigger or Trigger()), clock)
+        return await _in_time(tick.run(told.trigger), clock)
     finally:
         tick.places.drop()
         queue.leave()
@@ -126,17 +152,70 @@ async def _in_time(work: Coroutine[Any, Any, T], clock: Clock) -> T:
     raise DatabaseUnavailable("the database did not answer before the tick's time was up")
 
 
+class Told:
+    """Who is told how a tick goes: the log, a monitor, a collector of traces. None of them can fail it."""
+
+    def __init__(self, settings: Settings, trigger: Trigger, clock: Clock) -> None:
+        self.tick = uuid.uuid4()
+        self.trigger = trigger
+        self.clock = clock
+        self.report = Report(tick=str(self.tick), trigger=trigger.trigger, budget=clock.budget)
+        self.lines = logs.Lines(settings, self.report.tick, trigger.trigger, trigger.delivery_id)
+        self.tracing = telemetry.begin(settings, self.report.tick, trigger.trigger)
+        self.heartbeat = heartbeats.begin(settings.heartbeat, self.report.tick, trigger.trigger)
+
+    def traced(self) -> AbstractContextManager[Any]:
+        """The tick's span, if there is one, as the current one."""
+        return self.tracing.current() if self.tracing else nullcontext()
+
+    def lost(self, type: str, *, dead: bool) -> None:
+        """A job was taken back from a tick that is no more."""
+        self.lines.job_lost(type, dead=dead)
+        if self.tracing:
+            self.tracing.job_lost(type)
+
+    async def ended(self, error: Exception | None = None) -> None:
+        """The tick is over, by this error or in order; who is far away has a moment to hear of it."""
+        said, used = runner.describe(error) if error else None, round(self.clock.elapsed(), 4)
+        if said:
+            self.lines.tick_failed(said, used)
+        else:
+            self.lines.tick_ended(self.report.as_dict())
+        if self.tracing:
+            self.tracing.tick_ended(self.report.as_dict(), said, used, self.clock.budget)
+        await self._send("fail" if said else "ok")
+
+    async def _send(self, moment: heartbeats.Moment) -> None:
+        seconds = max(LAST_WORDS, min(FAREWELL, self.clock.remaining() + GRACE - MARGIN))
+        sends: list[Coroutine[Any, Any, None]] = []
+        if self.heartbeat:
+            sends.append(self.heartbeat.end(moment, seconds))
+        if self.tracing:
+            sends.append(self.tracing.flush(seconds))
+        tasks = {asyncio.ensure_future(send) for send in sends}
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=seconds)
+            for task in late:
+                task.cancel()
+
+    def drop(self) -> None:
+        """Leave nothing under way."""
+        if self.heartbeat:
+            self.heartbeat.drop()
+
+
 class Tick:
     """One tick: what it knows of the queue, and what it does next."""
 
-    def __init__(self, settings: Settings, registry: Registry, queue: Queue, clock: Clock, stop: Stop) -> None:
+    def __init__(self, settings: Settings, registry: Registry, queue: Queue, told: Told, stop: Stop) -> None:
         self.settings = settings
         self.registry = registry
         self.queue = queue
-        self.clock = clock
+        self.told = told
+        self.clock = clock = told.clock
         self.stop = stop
-        self.places = Places(settings, clock, registry, stop)
-        self.report = Report(tick=str(queue.tick), trigger="", budget=clock.budget)
+        self.places = Places(settings, clock, registry, stop, lines=told.lines, tracing=told.tracing)
+        self.report = told.report
         self.progress: Callable[[Report], None] = lambda report: None
         self.drained = False
         self.due: list[DueEntry] = []
@@ -152,7 +231,6 @@ class Tick:
         stop.wakes(self.places.wake.set, asyncio.get_running_loop())
 
     async def run(self, trigger: Trigger) -> Report:
-        self.report.trigger = trigger.trigger
         if not await self.open(trigger):
             await self.drain()
             await self.keep_house()
@@ -178,6 +256,7 @@ class Tick:
         self.chores = opening.chores
         for type, status in opening.lost:
             self.places.tally.lose(type, dead=status == "dead")
+            self.told.lost(type, dead=status == "dead")
         self.report.reclaimed, self.report.dead = len(opening.lost), sum(each[1] == "dead" for each in opening.lost)
         self.report.left = opening.left
         self.limited = opening.limited

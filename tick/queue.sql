@@ -325,7 +325,7 @@ on conflict (type) do update set priority = excluded.priority, strict_key = excl
 
 -- name: set_chores
 -- One that the project does not want goes, unless a file had asked for it and there is none: see set_limits. What is so
--- before somebody is to be told of it is no news: a watch begins from here.
+-- before somebody is to be told of it is no news: a watch begins from here. Pruning is there, or somebody has deleted it.
 with given as (
     select name, settings || jsonb_build_object('from_file', from_file) as settings
       from jsonb_to_recordset(%(chores)s::jsonb) as g (name text, settings jsonb, from_file boolean)
@@ -334,7 +334,8 @@ with given as (
      where name not in (select name from given) and (%(has_file)s or not coalesce((c.settings ->> 'from_file')::boolean, false))
 )
 insert into tick.chores (name, settings, state)
-select name, settings, case name when 'watch' then jsonb_build_object('since', tick.now()) else '{}' end from given order by name
+select name, settings, case name when 'watch' then jsonb_build_object('since', tick.now()) else '{}' end
+  from given where name <> 'prune' or exists (select from tick.chores where name = 'prune') order by name
 on conflict (name) do update set settings = excluded.settings
  where %(has_file)s or not coalesce((chores.settings ->> 'from_file')::boolean, false)
 
@@ -525,3 +526,19 @@ returning name, paused_at, paused_by
 -- name: resume_schedule
 update tick.schedules set paused = false, paused_at = null, paused_by = null where name = %(name)s
 returning name
+
+-- name: pending_of_schedules
+-- How many jobs of these schedules are still to run, up to so many of each.
+select given.schedule, count(live.id)::integer as count
+  from unnest(%(schedules)s::text[]) as given (schedule)
+  left join lateral (select id from tick.jobs where schedule = given.schedule and status in ('pending', 'running')
+                      limit %(most)s + 1) live on true
+ group by given.schedule
+
+-- name: chores
+select name, settings from tick.chores order by name
+
+-- name: limits
+select lane, type, key_prefix, concurrency, rate, extract(epoch from period)::integer as period, key_rate,
+       extract(epoch from key_period)::integer as key_period, from_file
+  from tick.limits order by lane

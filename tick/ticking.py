@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 from . import handlers, platforms
@@ -200,6 +201,8 @@ def dev(options: argparse.Namespace) -> int:
     settings = settings_with_database()
     registry = _handlers_of_a_server(settings)
     asyncio.run(migrate_now(settings))
+    settings = _with_a_password(settings)
+    _tell_where(settings, options.host, options.port)
     ticker = _Ticker(settings, registry, options.every)
     ticker.start()
     try:
@@ -207,6 +210,35 @@ def dev(options: argparse.Namespace) -> int:
     finally:
         ticker.end()
     return OK
+
+
+def _with_a_password(settings: Settings) -> Settings:
+    """The settings, with a password for the dashboard where none is set: it holds as long as this process."""
+    import secrets
+
+    if settings.dashboard_password:
+        return settings
+    password = secrets.token_urlsafe(9)
+    _tell(f"the password of the dashboard is {password}; TICK_DASHBOARD_PASSWORD sets one that stays")
+    return replace(settings, dashboard_password=password)
+
+
+def _tell_where(settings: Settings, host: str, port: int) -> None:
+    """Say where the dashboard is, and how to call /tick as a cron would."""
+    from . import auth
+
+    shown = f"[{host}]" if ":" in host else host
+    url = f"http://{shown}:{port}" if port else f"http://{shown}:PORT"
+    _tell(f"the dashboard is at {url}/dashboard")
+    if settings.secrets:
+        _tell(f'a cron calls: curl --fail -H "Authorization: Bearer $CRON_SECRET" {url}/tick')
+    elif not auth.is_configured(settings):
+        _tell(f"CRON_SECRET is not set: {url}/tick answers 503; CRON_SECRET=try-it tick dev lets you call it")
+
+
+def _tell(text: str) -> None:
+    """A word beside what is printed: on stderr."""
+    print(f"tick: {text}", file=sys.stderr)
 
 
 class _Ticker(threading.Thread):

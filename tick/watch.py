@@ -1,8 +1,9 @@
-"""Watching: facts are read, judged by the rules of [alerts], and what there is to tell is enqueued. A chore of ticks."""
+"""Watching, a chore: facts are read, judged by the rules of [alerts], and what there is to tell is enqueued."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -16,6 +17,8 @@ from .database import Statement
 from .jobs import NewJob
 from .masking import known_secrets, mask_text
 from .queue import Chore, Queue, to_json
+
+logger = logging.getLogger("tick")
 
 READ_SECONDS = 5.0
 """How long a question may take."""
@@ -86,8 +89,10 @@ def _questions(rules: Rules, memory: Memory) -> dict[str, Statement]:
 
 
 def _masked(row: Mapping[str, Any], secrets: Iterable[str]) -> Mapping[str, Any]:
-    error = row.get("last_error")
-    return {**row, "last_error": mask_text(error, secrets)} if error else row
+    """The row, its errors without secrets; and whether a kind of error is `clean`, so that a link may name it."""
+    kind, masked = row.get("fingerprint"), dict(row)
+    masked |= {name: mask_text(row[name], secrets) for name in ("last_error", "fingerprint") if row.get(name)}
+    return {**masked, "clean": kind is not None and kind == masked["fingerprint"]}
 
 
 def _jobs(settings: Settings, chore: Chore, judged: list[Judged], now: datetime) -> list[NewJob]:
@@ -120,12 +125,12 @@ async def tell_stopped(settings: Settings, stopped: Stopped) -> None:
 async def _tell_now(settings: Settings, targets: list[Target], message: Message) -> bool:
     """Whether at least one of them was told, in so much time."""
     sending = [asyncio.create_task(alert_job.send_now(settings, target, message)) for target in targets]
-    await asyncio.wait(sending, timeout=DIRECT_SECONDS)
-    for task in sending:
+    done, late = await asyncio.wait(sending, timeout=DIRECT_SECONDS)
+    for task in late:
         task.cancel()
-    return any(await asyncio.gather(*sending, return_exceptions=True)) and any(
-        task.done() and not task.cancelled() and task.exception() is None for task in sending
-    )
+    for failed in (task for task in done if task.exception()):
+        logger.warning("nobody could be told that ticks have stopped: %s", failed.exception())
+    return any(task.exception() is None for task in done)
 
 
 def _ask(name: str, params: Mapping[str, Any]) -> Statement:

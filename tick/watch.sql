@@ -14,7 +14,7 @@ select tick.now() as now
 -- might see again. A message about messages that could not be sent is the last one: its own death is not looked at.
 with died as materialized (
     select id, type, fingerprint, finished_at, left(last_error, 1000) as last_error from tick.jobs
-     where status = 'dead' and finished_at > %(since)s and id <> all(%(counted)s::bigint[])
+     where status = 'dead' and finished_at >= %(since)s and id <> all(%(counted)s::bigint[])
        and type <> all(%(mute)s::text[])
        and (type <> %(itself)s or not coalesce((payload ->> 'last')::boolean, false))
      order by finished_at desc limit %(most)s + 1
@@ -22,7 +22,7 @@ with died as materialized (
 select type, fingerprint, count(*)::integer as count, min(finished_at) as first_at, max(finished_at) as last_at,
        (array_agg(id order by finished_at desc))[1] as last_id,
        (array_agg(last_error order by finished_at desc))[1] as last_error,
-       array_agg(id) filter (where finished_at > tick.now() - make_interval(secs => %(overlap)s)) as fresh
+       array_agg(id) filter (where finished_at >= tick.now() - make_interval(secs => %(overlap)s)) as fresh
   from died group by type, fingerprint order by count(*) desc, type, fingerprint
 
 -- name: rates

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from . import auth, database, handlers, keys, platforms
+from . import auth, database, handlers, keys, logs, platforms, watch
 from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
 from .dashboard import Dashboard
@@ -33,6 +33,7 @@ from .problems import NO_STORE, problem
 from .processor import process_tick
 from .queue import Queue
 from .verdict import beat
+from .watch import Stopped
 
 HEALTH_SECONDS = 5.0
 """How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""
@@ -48,6 +49,7 @@ class Service:
         self._registry = registry
         self.stops: set[Stop] = set()
         self._health: tuple[float, Response] = (-math.inf, Response())
+        self._stopped: Stopped | None = None
         self._looking = asyncio.Lock()
 
     @cached_property
@@ -62,6 +64,7 @@ class Service:
 
     def start(self) -> None:
         """Load settings and handlers, so that what cannot work is an error at start and not at the first tick."""
+        logs.configure(self.settings)
         auth.check(self.settings)
         keys.check(self.settings)
         if gap := auth.qstash_gap(self.settings):
@@ -116,7 +119,8 @@ class Service:
 
         async def work() -> None:
             answer = await self.answer(lambda: self.run(request, budget))
-            logger.log(logging.INFO if answer.status_code == 200 else logging.ERROR, "%s", bytes(answer.body).decode())
+            if answer.status_code != 200:
+                logger.error("%s", bytes(answer.body).decode())
 
         body = {"status": "accepted", "budget": budget}
         return JSONResponse(body, 202, headers=NO_STORE, background=BackgroundTask(work))
@@ -148,7 +152,7 @@ class Service:
             return problem(500, "The configuration cannot be used", tell(error))
 
     async def health(self, _: Request) -> Response:
-        """200 while ticks come as they should, 503 once they have stopped; anybody may ask."""
+        """200 while ticks come as they should, 503 once they have stopped, which alerts tell; anybody may ask."""
         async with self._looking:
             asked, answer = self._health
             if time.monotonic() - asked >= HEALTH_SECONDS:
@@ -156,7 +160,12 @@ class Service:
                     self.look_in_time, tell=lambda error: "a call of /tick with the secret says why"
                 )
                 self._health = (time.monotonic(), answer)
-        return answer
+            stopped, self._stopped = self._stopped, None
+        if stopped is None:
+            return answer
+        # After the answer, and only after this one: who asks should not have to wait for a mail server.
+        told = BackgroundTask(watch.tell_stopped, self.settings, stopped)
+        return Response(answer.body, answer.status_code, dict(answer.headers), background=told)
 
     async def look_in_time(self) -> Response:
         looking = asyncio.create_task(self.look())
@@ -171,7 +180,9 @@ class Service:
         async with database.connect(self.settings.database_url or "") as connection:
             queue = Queue(connection, lambda: database.open_connection(""), self.settings.schema)
             (reply,) = await queue.send(Statement("health", {}))
-        body = judge(*reply.rows[0])
+            body = judge(*reply.rows[0])
+            if body["status"] == "stopped":
+                self._stopped = await watch.claim_stopped(queue)
         return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
 
 
@@ -202,7 +213,7 @@ def _may_leave(request: Request) -> bool:
 
 
 async def not_found(request: Request, _: Exception) -> Response:
-    detail = f"there is nothing at {request.url.path}; try /tick, /health, /jobs or /openapi.json"
+    detail = f"there is nothing at {request.url.path}; try /tick, /health, /jobs, /dashboard or /openapi.json"
     return problem(404, "Not found", detail)
 
 

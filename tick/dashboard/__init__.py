@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -11,13 +14,25 @@ from tick.api import Door
 
 
 class Dashboard:
-    """What is served under /dashboard. Its pages are imported with the first request for one, since a tick needs none."""
+    """What is served under /dashboard. The pages are imported with the first request for one: a tick needs none."""
 
     def __init__(self, door: Door) -> None:
         self.door = door
 
     def routes(self) -> list[BaseRoute]:
-        return [Route("/dashboard", self), Route("/dashboard/{page:path}", self)]
+        return [
+            Route("/", self.root, methods=["GET"]),
+            Route("/dashboard", self),
+            Route("/dashboard/{page:path}", self),
+        ]
+
+    async def root(self, _: Request) -> Response:
+        """On to the dashboard, when somebody can log in to it."""
+        from tick.dashboard.sessions import can_open
+
+        if not can_open(self.door.settings):
+            raise HTTPException(404)
+        return RedirectResponse("/dashboard", 303)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._pages(scope, receive, send)

@@ -75,6 +75,7 @@ async def ask(desk: Desk) -> Response:
         "bulk.html",
         action=action,
         filter=filter,
+        fingerprint=found.fingerprint,
         ids=[job["id"] for job in jobs] if filter is None else None,
         count=len(jobs),
         most=MOST,

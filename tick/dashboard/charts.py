@@ -24,9 +24,7 @@ class Span(NamedTuple):
     period: int
 
 
-SPANS = {
-    span.name: span for span in (Span("hour", 3600, 60), Span("day", 86_400, 600), Span("week", 604_800, 3600))
-}
+SPANS = {span.name: span for span in (Span("hour", 3600, 60), Span("day", 86_400, 600), Span("week", 604_800, 3600))}
 
 
 class Series(NamedTuple):
@@ -57,7 +55,7 @@ def series(rows: Sequence[Row], span: Span, now: datetime) -> Series:
 
 
 def _time(row: Row | None, column: str, share: float) -> float | None:
-    return row and percentile(row[column], share)
+    return percentile(row[column], share) if row else None
 
 
 def percentile(histogram: Sequence[int], share: float) -> float | None:
@@ -68,8 +66,12 @@ def percentile(histogram: Sequence[int], share: float) -> float | None:
 
 def overall(rows: Sequence[Row]) -> dict[str, float | None]:
     """The times of all rows together."""
-    sums = {column: [sum(counts) for counts in zip(*(row[column] for row in rows), strict=True)] for column in ("waits", "runs")}
+    sums = {column: _added([row[column] for row in rows]) for column in ("waits", "runs")}
     return {name: percentile(sums[column], share) for name, (column, share) in TIMES.items()}
+
+
+def _added(numbers: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(each) for each in zip(*numbers, strict=True)]
 
 
 # Pictures
@@ -87,7 +89,7 @@ class Bar(NamedTuple):
 
 def bars(series: Series) -> list[Bar]:
     """The counts of each period, stacked."""
-    totals = [sum(counts) for counts in zip(*series.counts.values(), strict=True)]
+    totals = _added(list(series.counts.values()))
     scale = HEIGHT / max(1, *totals)
     step = WIDTH / len(series.at)
     return [bar for place in range(len(series.at)) for bar in _column(series, place, step, scale)]

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from tick import facts
 from tick.dashboard.desk import Desk, Row
-from tick.dashboard.filters import Filter
+from tick.dashboard.filters import Filter, digest
 
 MOST_GROUPS = 100
 MOST_COUNTED = 10_000
@@ -27,7 +27,7 @@ async def show(desk: Desk) -> Response:
 
 def _query(group: Row) -> str:
     """The jobs of a group, as the page of jobs finds them."""
-    return Filter("dead", group["type"], error=group["fingerprint"]).query()
+    return Filter("dead", group["type"], error=digest(group["fingerprint"])).query()
 
 
 ROUTES = [("/dashboard/dead", ["GET"], show)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from inspect import Signature
 from typing import Any
 
 from starlette.responses import Response
@@ -13,7 +14,7 @@ from tick.dashboard.desk import Desk, Refusal, Row
 from tick.dashboard.story import job_id, no_such_job
 from tick.database import Statement
 from tick.errors import InvalidPayload, InvalidTransition
-from tick.handlers import Registry
+from tick.handlers import Handler, Registry
 from tick.reading import JobReading
 
 EDITABLE = ("dead", "cancelled")
@@ -67,9 +68,26 @@ def _form(desk: Desk, job: Row, text: str, problems: list[str] | None = None) ->
         problems=problems or [],
         is_masked=masking.mask(job["payload"]) != job["payload"],
         mask=masking.MASK,
-        signature=str(handler.parameters.signature) if handler else None,
+        signature=_signature(handler) if handler else None,
         rows=min(max(text.count("\n") + 2, 8), 30),
     )
+
+
+class _Said(str):
+    """An annotation that was written as a text, as it was written."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def _signature(handler: Handler[..., ..., Any]) -> str:
+    """What the handler takes, as its function says it."""
+    signature = handler.parameters.signature
+    given = [
+        each.replace(annotation=_Said(each.annotation)) if isinstance(each.annotation, str) else each
+        for each in signature.parameters.values()
+    ]
+    return str(signature.replace(parameters=given, return_annotation=Signature.empty))
 
 
 def _read(desk: Desk, job: Row, text: str) -> tuple[Any, list[str]]:

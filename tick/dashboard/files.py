@@ -34,6 +34,6 @@ def _names() -> frozenset[str]:
 
 
 @cache
-def _content(name: str, is_small: bool) -> bytes:  # noqa: FBT001 - a key of the cache
+def _content(name: str, is_small: bool) -> bytes:
     content = (shown.FOLDER / "static" / name).read_bytes()
     return gzip.compress(content, 9, mtime=0) if is_small else content

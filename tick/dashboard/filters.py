@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -42,7 +43,10 @@ _PENDING_OF = Source("pending_jobs_of", None, frozenset({"status", "key", "sched
 
 
 class Filter(NamedTuple):
-    """What is looked for; what is None is not asked about. `error` is the fingerprint of dead jobs of one type."""
+    """What is looked for; what is None is not asked about.
+
+    `error` is the digest of the fingerprint that dead jobs of one type share: an error may tell a secret, a URL must not.
+    """
 
     status: str | None = None
     type: str | None = None
@@ -57,9 +61,9 @@ class Filter(NamedTuple):
         filter = cls(**{name: given.get(name, "").strip() or None for name in cls._fields})
         if filter.status not in (None, *STATUSES):
             raise Refusal(422, "No such status", f"A job is {', '.join(STATUSES)}; not {filter.status[:40]!r}.")
-        # A fingerprint may be empty, or begin with a space; it says something of the dead of one type only.
-        is_group = "error" in given and filter.type is not None and filter.status in (None, "dead")
-        return filter._replace(error=given["error"], status="dead") if is_group else filter._replace(error=None)
+        # It says something of the dead of one type only.
+        is_kind = filter.error is not None and filter.type is not None and filter.status in (None, "dead")
+        return filter._replace(status="dead") if is_kind else filter._replace(error=None)
 
     @property
     def fields(self) -> dict[str, str]:
@@ -85,9 +89,9 @@ class Filter(NamedTuple):
         """How many jobs are looked at, for those that match."""
         return self.source.look * farther // (READING if self.text else 1)
 
-    def params(self) -> dict[str, Any]:
+    def params(self, fingerprint: str | None) -> dict[str, Any]:
         """What the statements bind; the text may stand anywhere in a payload or an error."""
-        return {**self._asdict(), "text": pattern(self.text)}
+        return {**self._asdict(), "text": pattern(self.text), "error": fingerprint}
 
 
 class Place(NamedTuple):
@@ -115,6 +119,8 @@ class Found(NamedTuple):
     jobs: list[Row]
     next: Place | None = None
     since: datetime | None = None
+    fingerprint: str | None = None
+    """That of their errors, where a kind of error was asked for."""
 
     def next_query(self, filter: Filter) -> str | None:
         """The query of the next page; None when this is the last one."""
@@ -125,12 +131,23 @@ class Found(NamedTuple):
 
 async def find(desk: Desk, filter: Filter, place: Place, limit: int = PAGE, farther: int = 1) -> Found:
     """The jobs that match, as far as one look goes."""
+    if filter.error is None:
+        return await _find(desk, filter, place, limit, farther)
+    (kinds,) = await desk.read(_ask("kind_of_error", type=filter.type, digest=filter.error))
+    if not kinds:
+        return Found([])
+    fingerprint: str = kinds[0]["fingerprint"]
+    return (await _find(desk, filter, place, limit, farther, fingerprint))._replace(fingerprint=fingerprint)
+
+
+async def _find(
+    desk: Desk, filter: Filter, place: Place, limit: int, farther: int, fingerprint: str | None = None
+) -> Found:
     source = filter.source
-    answered = source.edge and filter.fields.keys() <= source.answers
-    look = limit + 1 if answered else filter.look(farther)
-    params = {**filter.params(), **place._asdict(), "look": look, "limit": limit + 1}
-    questions = [Statement(name, params, "dashboard") for name in (source.jobs, source.edge) if name]
-    found, *edges = await desk.read(*questions)
+    is_answered = source.edge is not None and filter.fields.keys() <= source.answers
+    look = limit + 1 if is_answered else filter.look(farther)
+    params = {**filter.params(fingerprint), **place._asdict(), "look": look, "limit": limit + 1}
+    found, *edges = await desk.read(*(_ask(name, **params) for name in (source.jobs, source.edge) if name))
     jobs = found[:limit]
     if len(found) > limit:
         return Found(jobs, _after(source, jobs[-1], place.skip + limit))
@@ -143,6 +160,15 @@ def _after(source: Source, job: Row, skip: int) -> Place:
     if source.edge is None:
         return Place(skip=skip)
     return Place(job["id"], job["finished_at"].isoformat() if job["finished_at"] else None)
+
+
+def _ask(name: str, **params: Any) -> Statement:
+    return Statement(name, params, "dashboard")
+
+
+def digest(fingerprint: str) -> str:
+    """By what a URL names a kind of error."""
+    return hashlib.sha256(fingerprint.encode()).hexdigest()[:16]
 
 
 def pattern(text: str | None) -> str | None:

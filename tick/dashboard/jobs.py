@@ -18,6 +18,7 @@ async def show(desk: Desk) -> Response:
         filter=filter,
         statuses=filters.STATUSES,
         jobs=found.jobs,
+        fingerprint=found.fingerprint,
         reasons=await story.reasons(desk, found.jobs),
         actions=bulk.possible(filter),
         since=found.since,

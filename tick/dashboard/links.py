@@ -30,8 +30,10 @@ class Wanted(NamedTuple):
         match value:
             case {"ids": [*ids]} if ids and all(isinstance(id, int) for id in ids):
                 return cls(ids=tuple(ids))
-            case {"type": str(type), **rest} if isinstance(rest.get("fingerprint"), str | None):
-                return cls(type=type, fingerprint=rest.get("fingerprint"))
+            case {"type": str(type), "fingerprint": str(fingerprint)}:
+                return cls(type=type, fingerprint=fingerprint)
+            case {"type": str(type)}:
+                return cls(type=type)
         return None
 
     def found(self, limit: int = MOST + 1) -> Statement:

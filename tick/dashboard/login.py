@@ -7,7 +7,7 @@ import logging
 
 from starlette.responses import RedirectResponse, Response
 
-from tick import tokens
+from tick import keys, tokens
 from tick.calls import Call
 from tick.dashboard import sessions
 from tick.dashboard.desk import Desk
@@ -46,7 +46,9 @@ async def log_in(desk: Desk) -> Response:
         error = WRONG if refused.kind.status == 401 else refused.detail
         return _form(desk, _next(desk.form), error, refused.kind.status)
     response = RedirectResponse(_next(desk.form), 303)
-    sessions.open_session(desk.settings, desk.request, response, caller.id, caller.hash or b"")
+    # Of a password nothing goes into the cookie, not even its digest: it could be guessed from that.
+    digest = b"" if caller.id == PASSWORD else keys.digest(typed)
+    sessions.open_session(desk.settings, desk.request, response, caller.id, digest)
     logger.info("dashboard: %s has logged in", caller.id)
     return response
 

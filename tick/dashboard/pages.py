@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
-from importlib import import_module
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -15,7 +14,7 @@ from starlette.routing import Match, Route
 from starlette.types import Receive, Scope, Send
 
 from tick.api import Door
-from tick.dashboard import files, links, login, sessions, shown
+from tick.dashboard import dead, files, jobs, links, login, now, schedules, sessions, shown, ticks
 from tick.dashboard.desk import Desk, LoggedOut, Refusal
 from tick.errors import ConfigurationError, DatabaseError, DatabaseUnavailable
 
@@ -53,13 +52,8 @@ class Entry(NamedTuple):
 
 def entries() -> Iterator[Entry]:
     """All pages there are."""
-    tables = [(False, login.OPEN_ROUTES), (False, links.OPEN_ROUTES), (True, login.ROUTES)]
-    for module in ("now", "ticks", "jobs", "dead", "schedules"):
-        try:
-            tables.append((True, import_module(f"tick.dashboard.{module}").ROUTES))
-        except ModuleNotFoundError:
-            continue
-    for needs_login, table in tables:
+    kept = [(True, module.ROUTES) for module in (now, jobs, dead, schedules, ticks, login)]
+    for needs_login, table in [(False, login.OPEN_ROUTES), (False, links.OPEN_ROUTES), *kept]:
         for path, methods, page in table:
             yield Entry(Route(path, page, methods=methods), page, needs_login)
 
@@ -154,9 +148,8 @@ async def _serve(entry: Entry, desk: Desk) -> Response:
     response = await entry.page(desk)
     if desk.session and desk.session.key and not desk.is_entered:
         await desk.read()
-    if is_post:
-        done = {name: value for name, value in desk.request.path_params.items() if name != "token"}
-        logger.info("dashboard: %s %s by %s: %s", entry.page.__name__, done, desk.who, response.status_code)
+    if is_post and desk.session:
+        logger.info("dashboard: %s by %s: %s", desk.request.url.path, desk.who, response.status_code)
     return response
 
 
@@ -178,7 +171,8 @@ def _to_login(request: Request) -> Response:
         response = Response(status_code=401, headers={"hx-redirect": path})
     else:
         response = RedirectResponse(path, 303)
-    sessions.close_session(request, response)
+    if request.cookies:
+        sessions.close_session(request, response)
     return response
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import Response
 
 from tick import explain, facts, history, intake, materialise, platforms, schedules
+from tick.cron import zone
 from tick.dashboard import filters
 from tick.dashboard.desk import Desk, Refusal, Row
 from tick.database import Statement
@@ -50,9 +51,20 @@ class Shown(NamedTuple):
         return url(self.schedule.name)
 
     @property
+    def is_off(self) -> str | None:
+        """Why its windows are skipped, in a word, if they are."""
+        return "disabled" if not self.schedule.enabled else "paused" if self.row["paused"] else None
+
+    @property
+    def last_window(self) -> datetime | None:
+        """The last one that was made."""
+        return next((row["window"] for row in self.outcomes), None)
+
+    @property
     def next_window(self) -> datetime | None:
-        """The next one that will be made."""
-        return None if self.row["paused"] or not self.schedule.enabled else self.row["next_window"]
+        """The one that the ticks wait for."""
+        window: datetime | None = self.row["next_window"]
+        return window
 
     @property
     def strip(self) -> list[dict[str, Any]]:
@@ -77,6 +89,7 @@ async def show(desk: Desk) -> Response:
     return desk.page(
         "schedules.html",
         found=found,
+        local=_local,
         text=text,
         next_url=_next(text, found[-1].schedule.name) if is_more else None,
         first_url=_next(text, None) if after else None,
@@ -101,6 +114,7 @@ async def show_one(desk: Desk) -> Response:
         in_zone=lambda instant: explain.shown(instant, shown.schedule.timezone),
         is_handled=shown.schedule.type in desk.registry,
         at=at,
+        example=_example(shown, desk.now),
         explanation=explanation,
         problem=problem,
     )
@@ -124,6 +138,17 @@ async def _shown(desk: Desk, rows: Sequence[Row], each: int) -> list[Shown]:
 
 def _kind(row: Row) -> str:
     return "retrying" if row["status"] == "pending" and row["failures"] else str(row["status"])
+
+
+def _local(instant: datetime, schedule: Schedule) -> str:
+    """What a clock in the schedule's zone shows."""
+    return f"{instant.astimezone(zone(schedule.timezone)):%a %Y-%m-%d %H:%M %Z}"
+
+
+def _example(shown: Shown, now: datetime) -> str:
+    """An instant that somebody may ask about, as it is written."""
+    instant = shown.last_window or shown.next_window or now
+    return f"{instant.astimezone(zone(shown.schedule.timezone)):%Y-%m-%dT%H:%M}"
 
 
 def _windows(shown: Shown, skips: Iterable[Row]) -> list[Window]:

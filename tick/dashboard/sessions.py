@@ -188,6 +188,4 @@ def _set(request: Request, response: Response, name: str, value: str, seconds: i
 
 
 def _forget(request: Request, response: Response, name: str) -> None:
-    response.delete_cookie(
-        _name(request, name), path="/", secure=is_https(request), httponly=True, samesite="lax"
-    )
+    response.delete_cookie(_name(request, name), path="/", secure=is_https(request), httponly=True, samesite="lax")

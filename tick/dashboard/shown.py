@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 FOLDER = Path(__file__).parent
+NEAR = 20 * 3600.0
+"""Seconds within which an hour needs no day beside it."""
 LONGEST_TEXT = 256 * 1024
 """Characters of a text or of JSON that a page shows."""
 
@@ -39,6 +41,7 @@ def environment() -> Environment:
     made.filters |= {"mask": masking.mask, "mask_text": mask_text, "pretty": pretty, "quote": quoted, "exact": exact}
     made.globals |= {
         "ago_in_words": ago,
+        "clock_in_utc": clock,
         "count_in_words": verdict.count,
         "duration_in_words": verdict.duration,
         "every_in_words": verdict.every,
@@ -78,6 +81,18 @@ def exact(instant: datetime) -> str:
     '2026-01-01 12:00:00 UTC'
     """
     return instant.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def clock(instant: datetime, now: datetime) -> str:
+    """The instant in UTC, as short as it is clear.
+
+    >>> noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    >>> clock(noon, noon.replace(hour=20)), clock(noon, noon.replace(day=3))
+    ('12:00:00', '1 Jan 12:00')
+    """
+    at = instant.astimezone(UTC)
+    is_near = abs((now - instant).total_seconds()) < NEAR
+    return f"{at:%H:%M:%S}" if is_near else f"{at.day} {at:%b %H:%M}"
 
 
 def quoted(text: str) -> str:

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from tick.dashboard import filters, waiting
 from tick.dashboard.bulk import ACTIONS, Action
 from tick.dashboard.desk import Desk, Refusal, Row
-from tick.dashboard.filters import Filter
+from tick.dashboard.filters import Filter, digest
 from tick.dashboard.waiting import Reason
 from tick.database import Statement
 from tick.errors import InvalidTransition
@@ -129,7 +129,7 @@ def _group(job: Row) -> str | None:
     """The query for the dead jobs of its kind."""
     if job["status"] != "dead" or job["fingerprint"] is None:
         return None
-    return Filter("dead", job["type"], error=job["fingerprint"]).query()
+    return Filter("dead", job["type"], error=digest(job["fingerprint"])).query()
 
 
 def job_id(desk: Desk) -> int:

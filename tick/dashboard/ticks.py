@@ -36,6 +36,11 @@ class Filter(NamedTuple):
         kind = query.get("kind", "all")
         return cls(query.get("trigger") or None, kind if kind in KINDS else "all", _instant(query.get("before")))
 
+    @property
+    def look(self) -> int:
+        """How many ticks to look at for a page: without a filter, those that are on it."""
+        return LOOK if self.trigger or self.kind != "all" else PAGE + 2
+
     def url(self, before: datetime | None = None) -> str:
         """The page from before an instant, or the first one."""
         values = {"trigger": self.trigger, "kind": self.kind, "before": before and before.isoformat()}
@@ -46,7 +51,7 @@ class Filter(NamedTuple):
 async def log(desk: Desk) -> Response:
     """A page of ticks, the latest first."""
     filter = Filter.of(desk.query)
-    params = {**filter._asdict(), "limit": PAGE + 1, "look": LOOK}
+    params = {**filter._asdict(), "limit": PAGE + 1, "look": filter.look}
     rows, (looked,), triggers, pulse = await desk.read(
         Statement("ticks", params, "dashboard_now"),
         Statement("ticks_looked_at", params, "dashboard_now"),
@@ -54,7 +59,13 @@ async def log(desk: Desk) -> Response:
         facts.pulse(),
     )
     # Either the page is full, or the look ended before the ticks did.
-    edge = rows[PAGE - 1]["started_at"] if len(rows) > PAGE else looked["until"] if looked["count"] == LOOK else None
+    edge = (
+        rows[PAGE - 1]["started_at"]
+        if len(rows) > PAGE
+        else looked["until"]
+        if looked["count"] == filter.look
+        else None
+    )
     return desk.page(
         "ticks.html",
         ticks=[described(tick, pulse[0]["gap"], desk.now) for tick in rows[:PAGE]],
@@ -81,7 +92,7 @@ async def tick(desk: Desk) -> Response:
 
 
 def described(tick: Row, interval: float | None, now: datetime) -> Row:
-    """A tick with its `kind`, what it `did` in words, the `share` of its budget that it used, the ticks `missed` before."""
+    """A tick with its `kind`, what it `did`, the `share` of its budget that it used, the ticks `missed` before it."""
     return tick | {
         "kind": kind(tick, now),
         "did": did(tick, now),
@@ -102,7 +113,7 @@ def kind(tick: Row, now: datetime) -> str:
 
 
 def _is_lost(tick: Row, now: datetime) -> bool:
-    return (now - tick["started_at"]).total_seconds() > tick["budget"] + 2 * GRACE
+    return bool((now - tick["started_at"]).total_seconds() > tick["budget"] + 2 * GRACE)
 
 
 def did(tick: Row, now: datetime) -> str:
@@ -119,9 +130,7 @@ def missed(gap: float | None, interval: float | None) -> int:
     return round(gap / usual) - 1 if gap and gap > SLACK * usual else 0
 
 
-def strip(
-    ticks: Sequence[Row], interval: float | None, since: float | None, now: datetime
-) -> list[dict[str, Any]]:
+def strip(ticks: Sequence[Row], interval: float | None, since: float | None, now: datetime) -> list[dict[str, Any]]:
     """Ticks, the latest first, as the items of a strip, the oldest first; where one should have been there is a gap."""
     items: list[dict[str, Any]] = []
     for tick in reversed(ticks):

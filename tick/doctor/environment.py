@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from ipaddress import ip_address
-from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from tick import auth, keys, signing
@@ -13,8 +12,7 @@ from tick.config import Settings
 from tick.database import normalise_url
 from tick.doctor import vercel
 from tick.doctor.findings import Finding, found
-from tick.doctor.project import _texts as texts
-from tick.doctor.subject import Project
+from tick.doctor.subject import Project, texts
 from tick.errors import ConfigurationError
 
 SHORTEST_SECRET = 16
@@ -26,7 +24,9 @@ _EXAMPLES = re.compile(
     r"|password|token|value|foo|bar|abc|123|1234)[-_ .]*)+|x+|\*+|\.+|<.*>|\$\{.*\}|\$\(.*\)|openssl rand .*",
     re.IGNORECASE,
 )
-_VISIBLE = re.compile(r"[!-~]*")
+_VISIBLE = re.compile(r"[!-~]")
+_PRINTABLE = re.compile(r"[ -~\t]")
+_LETTERS = {"\n": "a line break", "\r": "a carriage return", " ": "a space", "\t": "a tab"}
 _INNER = (".internal", ".local", ".lan", ".localdomain", ".svc")
 
 
@@ -47,7 +47,9 @@ def cron_secret(project: Project) -> Iterator[Finding]:
     """CRON_SECRET is one that nobody guesses, and that Vercel sends as it is."""
     for secret in project.settings.secrets:
         if _EXAMPLES.fullmatch(secret):
-            yield found("secret-example", SECRET, "it is one that a guide would show", f"set what this prints: {MAKE_ONE}")
+            yield found(
+                "secret-example", SECRET, "it is one that a guide would show", f"set what this prints: {MAKE_ONE}"
+            )
         elif len(secret) < SHORTEST_SECRET:
             what = f"it has {len(secret)} characters"
             yield found("secret-short", SECRET, what, f"set what this prints: {MAKE_ONE}")
@@ -59,26 +61,28 @@ def cron_secret(project: Project) -> Iterator[Finding]:
 
 def secrets(project: Project) -> Iterator[Finding]:
     """Secrets can be sent in a header."""
-    for name, value in _secrets_of(project):
+    for name, value, allowed in _secrets_of(project):
         if not value.strip():
             yield found("secret-empty", name, "it is set, and empty", "set it, or remove it")
-        elif not _VISIBLE.fullmatch(value):
-            fix = f"set it anew, without what does not belong: printf %s \"$SECRET\" | vercel env add {name} production"
-            yield found("secret-spaces", name, _odd(value), fix)
+        elif odd := _odd(value, allowed):
+            fix = f'set it anew, without that; on Vercel: printf %s "$SECRET" | vercel env add {name} production'
+            yield found("secret-spaces", name, odd, fix)
 
 
-def _secrets_of(project: Project) -> Iterator[tuple[str, str]]:
-    names = (SECRET, "TICK_API_KEYS", "TICK_INBOUND_SECRETS", "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")
-    yield from ((name, project.env[name]) for name in names if name in project.env)
-    yield from project.variables("TICK_SECRET_")
+def _secrets_of(project: Project) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """The variables with secrets, and what each may hold: CRON_SECRET is sent by others, as it is."""
+    names = (SECRET, "QSTASH_CURRENT_SIGNING_KEY", "QSTASH_NEXT_SIGNING_KEY")
+    yield from ((name, project.env[name], _VISIBLE) for name in names if name in project.env)
+    for prefix in ("TICK_SECRET_", "TICK_INBOUND_SECRETS"):
+        yield from ((name, value.strip(), _PRINTABLE) for name, value in project.variables(prefix))
 
 
-def _odd(value: str) -> str:
+def _odd(value: str, allowed: re.Pattern[str]) -> str | None:
     """What is wrong with a secret, without showing it."""
-    place = next(number for number, letter in enumerate(value) if not _VISIBLE.fullmatch(letter))
-    letter = value[place]
-    named = {"\n": "a line break", "\r": "a carriage return", " ": "a space", "\t": "a tab"}.get(letter)
-    kind = named or ("a control character" if letter.isascii() else "a character that is not ASCII")
+    place = next((number for number, letter in enumerate(value) if not allowed.fullmatch(letter)), None)
+    if place is None:
+        return None
+    kind = _LETTERS.get(value[place]) or ("a control character" if value[place].isascii() else "no ASCII character")
     at = "its end" if place >= len(value.rstrip()) else "its beginning" if place == 0 else f"its place {place + 1}"
     return f"there is {kind} at {at}"
 
@@ -99,8 +103,8 @@ def named_secrets(project: Project) -> Iterator[Finding]:
 
 def _used_secrets(project: Project) -> dict[str, str]:
     """The names of secrets in the schedules file and in the alerts, and where each is."""
-    used = {}
-    for _, text in (*texts(project.document, ()), *texts(dict(project.settings.alerts), ("alerts",))):
+    used: dict[str, str] = {}
+    for _, text in (*texts(project.document), *texts({"alerts": project.settings.alerts})):
         for name in re.findall(r"\$\{secret:([^}]+)\}", text) + re.findall(r"^secret:(\w+)$", text):
             path = project.schedules_path if text in (project.text(project.schedules_path) or "") else "pyproject.toml"
             used.setdefault(name.lower(), project.where(path, text))
@@ -132,21 +136,15 @@ def tick_url(project: Project) -> Iterator[Finding]:
 
 def alerts(project: Project) -> Iterator[Finding]:
     """Somebody is told, and can be."""
-    said, where = project.alerts, project.where(project.schedules_path, "[alerts]")
-    if not said:
-        fix = 'add [alerts] with slack, webhook or email to schedules.toml: docs/alerts.md'
-        yield found("alerts-off", project.schedules_path, "there is no [alerts]", fix)
-    elif not any(said.get(channel) for channel in ("slack", "webhook", "email")):
-        fix = 'add slack = "secret:slack", webhook = "https://..." or email = "you@example.com"'
-        yield found("alerts-channel", where, "[alerts] has neither slack nor webhook nor email", fix)
-    missing = [
-        name
-        for name, value in (("TICK_SMTP_URL", project.settings.smtp_url), ("TICK_MAIL_FROM", project.settings.mail_from))
-        if not value
-    ]
-    if said.get("email") and missing:
+    where = project.where(project.schedules_path, "[alerts]")
+    if not project.alerts:
+        fix = 'add [alerts] with slack = "secret:slack", webhook or email to schedules.toml: docs/alerts.md'
+        yield found("alerts-off", where, "there is no [alerts]", fix)
+    given = {"TICK_SMTP_URL": project.settings.smtp_url, "TICK_MAIL_FROM": project.settings.mail_from}
+    missing = [name for name, value in given.items() if not value]
+    if project.alerts.get("email") and missing:
         fix = "set TICK_SMTP_URL=smtp://user:password@host:587 and TICK_MAIL_FROM=tick@example.com"
-        yield found("alerts-mail", where, f"alerts go to an e-mail address, and there is no {' and no '.join(missing)}", fix)
+        yield found("alerts-mail", where, f"alerts go to an e-mail address; {' and '.join(missing)} not set", fix)
 
 
 # The database's URL
@@ -205,7 +203,9 @@ def sizes(project: Project) -> Iterator[Finding]:
         yield found("batch-small", "TICK_BATCH_SIZE", what, f"set it to {max(500, settings.concurrency)}")
     if settings.concurrency > MOST_CONCURRENCY:
         what = f"{settings.concurrency} jobs run at once"
-        yield found("concurrency-high", "TICK_CONCURRENCY", what, "10 to 50 is usual; plain functions take a thread each")
+        yield found(
+            "concurrency-high", "TICK_CONCURRENCY", what, "10 to 50 is usual; plain functions take a thread each"
+        )
 
 
-CHECKS: Any = (proofs, cron_secret, secrets, named_secrets, doors, tick_url, alerts, database_url, sizes)
+CHECKS = (proofs, cron_secret, secrets, named_secrets, doors, tick_url, alerts, database_url, sizes)

@@ -276,7 +276,12 @@ PROJECT = (
         "a handler whose signature or time-out cannot work",
         "Ticks answer 500 until it is mended.",
     ),
-    Check("schedules-unreadable", ERROR, "a schedules file with problems", "Ticks make none of its windows."),
+    Check(
+        "schedules-unreadable",
+        ERROR,
+        "a schedules file with problems, alerts that reach nobody among them",
+        "Ticks answer 500, and make none of its windows.",
+    ),
     Check(
         "schedule-unrunnable",
         ERROR,
@@ -360,7 +365,6 @@ ENVIRONMENT = (
         "The dashboard lets in only who has an API key with the scope admin.",
     ),
     Check("alerts-off", NOTE, "no alerts configured", "When a job dies or ticks stop, nobody is told."),
-    Check("alerts-channel", WARNING, "alerts without a channel", "They are raised, and reach nobody."),
     Check(
         "alerts-mail",
         ERROR,
@@ -582,7 +586,9 @@ QUEUE = (
         "ticks that never ended",
         "Their process was killed in the middle of its jobs, which wait for their lease and run again.",
     ),
-    Check("ticks-failing", ERROR, "a last tick that ended in an error", "What it could not do, the next cannot either."),
+    Check(
+        "ticks-failing", ERROR, "a last tick that ended in an error", "What it could not do, the next cannot either."
+    ),
     Check("falling-behind", WARNING, "jobs that have been due for long", "More comes in than ticks run."),
     Check("dead-jobs", WARNING, "dead jobs", "What they were to do has not been done."),
     Check(

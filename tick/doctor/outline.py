@@ -11,7 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-_KEY = re.compile(r"""(?P<key>"[^"]*"|'[^']*'|[^\s#:"'\[\]{},&*!|>%@`-][^:#]*?|-[^\s:#][^:#]*?)\s*:(?:\s+(?P<rest>.*)|$)""")
+_KEY = re.compile(
+    r"""(?P<key>"[^"]*"|'[^']*'|[^\s#:"'\[\]{},&*!|>%@`-][^:#]*?|-[^\s:#][^:#]*?)\s*:(?:\s+(?P<rest>.*)|$)"""
+)
 _ITEM = re.compile(r"-(?:(?P<blank>\s+)(?P<rest>.*)|$)")
 _BLOCK = re.compile(r"(?P<style>[|>])(?P<chomp>[+-]?)(?:\s+#.*)?")
 _REFUSED = ("&", "*", "!", "%", "@", "`", "? ")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
-from typing import Any
 
 from tick import materialise
 from tick.cron import Cron, zone
 from tick.doctor.findings import Finding, found
-from tick.doctor.subject import Project
+from tick.doctor.subject import Project, texts
 from tick.errors import ConfigurationError
 from tick.masking import is_secret, mask_text
 
@@ -111,18 +110,22 @@ def surprises(project: Project) -> Iterator[Finding]:
 def clock_changes(project: Project) -> Iterator[Finding]:
     """No schedule stands at a time that a zone skips or repeats within a year."""
     now = datetime.now(UTC)
+    fix = "choose a time outside of the change; or leave it, if that will do"
     for schedule in project.schedules[:MOST_LOOKED_AT]:
-        if not schedule.cron:
-            continue
-        cron, where = Cron.parse(schedule.cron), project.schedule_at(schedule.name)
-        for window in cron.moved(zone(schedule.timezone), now, now + YEAR):
-            local = window.astimezone(zone(schedule.timezone))
-            what = f"`{cron.text}` names a local time that {schedule.timezone} skips on {local:%Y-%m-%d}: it fires at {local:%H:%M}"
-            yield found("schedule-gap", where, what, "choose a time outside of the change; or leave it, if that will do")
-        for window in _repeated(cron, zone(schedule.timezone), now.date().isoformat()) if cron.fixed else ():
-            local = window.astimezone(zone(schedule.timezone))
-            what = f"{local:%H:%M} comes twice in {schedule.timezone} on {local:%Y-%m-%d}: it fires the first time only"
-            yield found("schedule-fold", where, what, "choose a time outside of the change; or leave it, if that will do")
+        if schedule.cron:
+            for code, what in _changes(Cron.parse(schedule.cron), schedule.timezone, now):
+                yield found(code, project.schedule_at(schedule.name), what, fix)
+
+
+def _changes(cron: Cron, timezone: str, now: datetime) -> Iterator[tuple[str, str]]:
+    where = zone(timezone)
+    for local in (window.astimezone(where) for window in cron.moved(where, now, now + YEAR)):
+        what = f"`{cron.text}` names a local time that {timezone} skips on {local:%Y-%m-%d}: it fires at {local:%H:%M}"
+        yield "schedule-gap", what
+    repeated = _repeated(cron, where, now.date().isoformat()) if cron.fixed else []
+    for local in (window.astimezone(where) for window in repeated):
+        what = f"{local:%H:%M} comes twice in {timezone} on {local:%Y-%m-%d}: `{cron.text}` fires the first time only"
+        yield "schedule-fold", what
 
 
 def _repeated(cron: Cron, where: tzinfo, today: str) -> list[datetime]:
@@ -138,7 +141,7 @@ def _repeated(cron: Cron, where: tzinfo, today: str) -> list[datetime]:
 @lru_cache(maxsize=512)
 def _longer_days(where: tzinfo, today: str) -> tuple[datetime, ...]:
     """The days of the year from today during which clocks are put back: noon, in UTC, of each."""
-    noon = datetime.fromisoformat(today).replace(hour=12, tzinfo=timezone.utc)
+    noon = datetime.fromisoformat(today).replace(hour=12, tzinfo=UTC)
     days = [noon + number * _DAY for number in range(366)]
     offsets = [day.astimezone(where).utcoffset() or timedelta() for day in days]
     return tuple(day for day, a, b in zip(days, offsets, offsets[1:], strict=False) if b < a)
@@ -158,22 +161,13 @@ def secrets(project: Project) -> Iterator[Finding]:
         "pyproject.toml": project.pyproject.get("tool", {}).get("tick", {}),
     }
     for path, table in tables.items():
-        for place, value in _texts(table, ()):
+        for place, value in texts(table):
             if _looks_secret(place[-1], value):
                 where = project.where(path, value.splitlines()[0][:40])
-                fix = "put it into TICK_SECRET_<NAME>, and write ${secret:NAME}; then replace it, since it has been seen"
+                fix = (
+                    "put it into TICK_SECRET_<NAME>, and write ${secret:NAME}; then replace it, since it has been seen"
+                )
                 yield found("secret-in-file", where, f"{'.'.join(place)} looks like a secret", fix)
-
-
-def _texts(value: Any, place: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    if isinstance(value, dict):
-        for name, each in value.items():
-            yield from _texts(each, (*place, str(name)))
-    elif isinstance(value, list):
-        for each in value:
-            yield from _texts(each, place)
-    elif isinstance(value, str) and value.strip():
-        yield place, value
 
 
 def _looks_secret(name: str, value: str) -> bool:

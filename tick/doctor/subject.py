@@ -82,7 +82,9 @@ class Project:
         """The paths of the project's files from its root, up to twenty thousand."""
         found: list[str] = []
         for folder, folders, names in os.walk(self.root):
-            folders[:] = sorted(name for name in folders if name not in _NOT_OURS and (name[0] != "." or name == ".github"))
+            folders[:] = sorted(
+                name for name in folders if name not in _NOT_OURS and (name[0] != "." or name == ".github")
+            )
             here = Path(folder).relative_to(self.root)
             found += [(here / name).as_posix() for name in sorted(names)]
             if len(found) > MOST_FILES:
@@ -143,12 +145,11 @@ class Project:
 
     @cached_property
     def contents(self) -> Reading:
-        """The schedules and limits of the file; None with every problem when it cannot be used."""
-        if not self.settings.schedules_path.exists():
-            missing = f"{self.schedules_path}: there is no such file" if self.settings.schedules_named else None
-            return Reading(None if missing else schedules_file.Contents(), missing)
+        """What the file says; None with every problem when it cannot be used."""
+        if self.settings.schedules_named and not self.settings.schedules_path.exists():
+            return Reading(problem="there is no such file")
         try:
-            return Reading(schedules_file.read(self.settings.schedules_path))
+            return Reading(schedules_file.read_project(self.settings))
         except TickError as error:
             return Reading(problem=str(error))
 
@@ -189,6 +190,18 @@ class Project:
     def variables(self, prefix: str) -> Iterator[tuple[str, str]]:
         """The variables whose names begin so."""
         return ((name, value) for name, value in sorted(self.env.items()) if name.startswith(prefix))
+
+
+def texts(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Every text in tables and lists, and the names that lead to it."""
+    if isinstance(value, Mapping):
+        for name, each in value.items():
+            yield from texts(each, (*place, str(name)))
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts(each, place)
+    elif isinstance(value, str) and value.strip():
+        yield place, value
 
 
 def _toml(text: str | None) -> dict[str, Any]:

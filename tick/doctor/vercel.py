@@ -200,7 +200,7 @@ def _redirected(project: Project, path: str) -> Iterator[tuple[str, str, str]]:
         for rule in config(project).get(key) or []:
             if isinstance(rule, dict) and _redirects(rule, key, path):
                 source = str(rule.get("source") or rule.get("src"))
-                fix = f'leave it out of the rule, such as "source": "/((?!tick).*)", or call the place that {source} leads to'
+                fix = f'leave {path} out of the rule: "source": "/((?!tick).*)"; or call the place that it leads to'
                 yield _at(project, source), f"{key} has {source}", fix
 
 
@@ -236,7 +236,9 @@ def nested(project: Project) -> Iterator[Finding]:
     """Crons stand in the root's vercel.json."""
     for path in project.files:
         if path.endswith(f"/{FILE}") and '"crons"' in (project.text(path) or ""):
-            fix = f"check that the project's Root Directory in Vercel is {PurePosixPath(path).parent}; or move its crons"
+            fix = (
+                f"check that the project's Root Directory in Vercel is {PurePosixPath(path).parent}; or move its crons"
+            )
             yield found("vercel-nested", project.where(path, '"crons"'), "it has crons, beside the root's files", fix)
 
 
@@ -245,7 +247,9 @@ def nested(project: Project) -> Iterator[Finding]:
 
 def _functions(project: Project) -> dict[str, dict[str, Any]]:
     functions = config(project).get("functions")
-    return {key: each for key, each in functions.items() if isinstance(each, dict)} if isinstance(functions, dict) else {}
+    return (
+        {key: each for key, each in functions.items() if isinstance(each, dict)} if isinstance(functions, dict) else {}
+    )
 
 
 def functions(project: Project) -> Iterator[Finding]:
@@ -380,13 +384,19 @@ def _entrypoint(project: Project) -> str | None:
 
 def entrypoint(project: Project) -> Iterator[Finding]:
     """The entrypoint is a name in a file of the project."""
-    if not project.is_on_vercel or "builds" in config(project) or config(project).get("framework", "python") != "python":
+    if (
+        not project.is_on_vercel
+        or "builds" in config(project)
+        or config(project).get("framework", "python") != "python"
+    ):
         return
     example = 'write an app.py with `from tick.web import app`, and [tool.vercel] entrypoint = "app:app"'
     configured, path = _configured(project), _entrypoint(project)
     where = project.where("pyproject.toml", "entrypoint") if configured else "pyproject.toml"
     if path is None:
-        what = f'no file of the project is "{configured}"' if configured else "no entrypoint is set, and no app.py found"
+        what = (
+            f'no file of the project is "{configured}"' if configured else "no entrypoint is set, and no app.py found"
+        )
         yield found("vercel-entrypoint", where, what, example)
     elif configured and (name := configured.partition(":")[2].partition(".")[0]) not in _names(project, path):
         yield found("vercel-entrypoint", where, f'{path} has no name "{name}" at its top', example)

@@ -24,7 +24,9 @@ _TARGET = re.compile(r"/tick\b|TICK_URL")
 _QUOTED = re.compile(r"\"[^\"]*\"|'[^']*'")
 _VARIABLE = re.compile(r"(?<!\\)\$(?:\{([A-Z][A-Z0-9_]+)\}|([A-Z][A-Z0-9_]+))")
 _ASSIGNED = re.compile(r"(?:^|[\s;(])(?:export\s+)?([A-Z][A-Z0-9_]+)=|\bread\s+(?:-\w+\s+)*([A-Z][A-Z0-9_]+)")
-_GIVEN = re.compile(r"GITHUB_\w+|RUNNER_\w+|ACTIONS_\w+|CI|HOME|PATH|PWD|USER|SHELL|RANDOM|SECONDS|HOSTNAME|LANG|TMPDIR")
+_GIVEN = re.compile(
+    r"GITHUB_\w+|RUNNER_\w+|ACTIONS_\w+|CI|HOME|PATH|PWD|USER|SHELL|RANDOM|SECONDS|HOSTNAME|LANG|TMPDIR"
+)
 _TAKES_VALUE = set("AbCDdeEFHhKmoPQrtTuUwXxYyz")
 _SECRET_IN_URL = re.compile(r"[?&](?:secret|token|key|password|cron_secret)=", re.IGNORECASE)
 _BUDGET = re.compile(r"--budget[= ]+([\d.]+)")
@@ -148,8 +150,9 @@ def schedule(project: Project) -> Iterator[Finding]:
     """What everybody should know who ticks by GitHub's schedule."""
     if paths := sorted({where.partition(":")[0] for _, where, _ in _scheduled(project)}):
         alone = not vercel.calls_tick(project)
-        what = f"GitHub ticks{' alone, as far as the project says' if alone else ''}"
-        fix = "have a second trigger: windows are made once all the same; docs/deploy.md has several"
+        what = "GitHub ticks, and nothing else that the project shows" if alone else "GitHub ticks, beside Vercel's cron"
+        second = "add a second trigger: any mix is safe, and docs/deploy.md has several"
+        fix = second if alone else "nothing, as long as the workflow is on the default branch"
         yield found("github-schedule", ", ".join(paths), what, fix)
 
 
@@ -161,7 +164,7 @@ def trigger(project: Project) -> Iterator[Finding]:
 
 
 def calls(project: Project) -> Iterator[Finding]:
-    """curl fails when /tick does, follows no redirect, and shows no secret."""
+    """A curl fails when /tick does, follows no redirect, and shows no secret."""
     for step in steps(project):
         for call in step.calls:
             plain, where = _QUOTED.sub('""', call), step.at("curl")

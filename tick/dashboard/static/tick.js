@@ -64,6 +64,8 @@
     return seconds < 3600 ? `${+(seconds / 60).toPrecision(2)} min` : `${+(seconds / 3600).toPrecision(2)} h`;
   }
 
+  const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+  const day = new Intl.DateTimeFormat(undefined, { weekday: "short", day: "numeric" });
   const whole = (number) => (number === null || number === undefined ? "–" : number.toLocaleString("en"));
 
   function stacked(data) {
@@ -77,20 +79,29 @@
     const line = { stroke: colour("faint"), grid: { stroke: colour("line"), width: 1 }, ticks: { show: false } };
     const font = `12px ${getComputedStyle(body).fontFamily}`;
     return [
-      { ...line, font, grid: { show: false }, size: 30 },
+      {
+        ...line,
+        font,
+        grid: { show: false },
+        size: 26,
+        space: 64,
+        values: (plot, splits, axis, space, step) => splits.map((at) => (step < 86400 ? clock : day).format(at * 1000)),
+      },
       { ...line, font, size: 56, space: 34, values: (plot, splits) => splits.map(values) },
     ];
   }
 
-  function options(place, series, values, scale) {
+  function options(place, series, period, values, scale) {
     return {
       width: place.clientWidth,
-      height: 190,
-      fmtDate: uPlot.fmtDate,
+      height: 200,
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       legend: { live: true },
-      scales: { y: { range: (plot, low, high) => [0, Math.max(scale, high * 1.08)] } },
-      series: [{ value: (plot, at) => (at ? new Date(at * 1000).toLocaleString(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" }) : "–") }, ...series],
+      scales: {
+        x: { range: (plot, first, last) => [first - period / 2, last + period / 2] },
+        y: { range: (plot, low, high) => [0, Math.max(scale, high * 1.08)] },
+      },
+      series: [{ label: "at", value: (plot, at) => (at ? `${day.format(at * 1000)} ${clock.format(at * 1000)}` : "–") }, ...series],
       axes: axes(values),
     };
   }
@@ -107,7 +118,7 @@
       points: { show: false },
       value: (plot, value, index, at) => (at === null ? "–" : whole(plot.own[name][at])),
     }));
-    const plot = new uPlot(options(place, series, (value) => (Number.isInteger(value) ? whole(value) : ""), 4), stacked(data), place);
+    const plot = new uPlot(options(place, series, data.at[1] - data.at[0], (value) => (Number.isInteger(value) ? whole(value) : ""), 4), stacked(data), place);
     plot.own = data;
     return plot;
   }
@@ -123,7 +134,7 @@
       points: { show: (plot, index) => data[name].filter((value) => value !== null).length < 3 },
       value: (plot, value) => duration(value),
     }));
-    return new uPlot(options(place, series, duration, 0.01), [data.at, ...TIMES.map(([name]) => data[name])], place);
+    return new uPlot(options(place, series, data.at[1] - data.at[0], duration, 0.01), [data.at, ...TIMES.map(([name]) => data[name])], place);
   }
 
   function draw(data) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -194,8 +195,14 @@ def _jobs(conn: psycopg.Connection) -> dict[str, int]:
     for type, error, count in DEAD:
         for n in range(count):
             said = error.format(n=4711 + n * 13)
+            ended = datetime.now(UTC) - timedelta(minutes=n * 17 + 3)
             errors = [
-                {"attempt": a, "at": f"2026-11-2{a - 2}T06:0{a}:12+00:00", "error": said, "traceback": TRACEBACK}
+                {
+                    "attempt": a,
+                    "at": (ended - timedelta(minutes=(5 - a) * 11)).isoformat(),
+                    "error": said,
+                    "traceback": TRACEBACK,
+                }
                 for a in (3, 4, 5)
             ]
             payload = {
@@ -204,12 +211,12 @@ def _jobs(conn: psycopg.Connection) -> dict[str, int]:
                 "card_token": "tok_4711",
             }
             id = a_job(conn, type, "dead", payload=payload if type == "charge_invoice" else {"url": "https://example.com/a.png"},
-                       last_error=said, errors=errors, finished_at=f"-{n * 17 + 3} minutes", created_at=f"-{n * 17 + 90} minutes",
+                       last_error=said, errors=errors, finished_at=ended, created_at=f"-{n * 17 + 90} minutes",
                        schedule="charge-invoices" if type == "charge_invoice" else None)  # fmt: skip
             ids.setdefault(said.split(":")[0], id)
     conn.execute("update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead'")
     for n, (type, done) in enumerate((("sync_crm", 140), ("send_digest", 12))):
-        progress = {"done": done, "total": 400, "note": f"page {done // 10}", "at": "2026-11-21T10:00:00+00:00"}
+        progress = {"done": done, "total": 400, "note": f"page {done // 10}", "at": datetime.now(UTC).isoformat()}
         ids[f"running {type}"] = a_job(conn, type, "running", progress=progress, started_at=f"-{n * 9 + 6} seconds",
                                        created_at="-2 minutes", run_at="-40 seconds")  # fmt: skip
     for n in range(14):

@@ -742,7 +742,7 @@ def test_all_that_is_wrong_with_a_payload_is_told_and_nothing_of_it_is_lost(conn
     text = '{"invoice": "seven", "amount": [], "cardtoken": "</textarea><script>"}'
     page = page.press("Save and replay", payload=text)
     assert page.status == 422
-    problems = [item.text for item in page.one("div", id="problems").all("li")]
+    problems = [item.text.strip() for item in page.one("div", id="problems").all("li")]
     assert problems == [
         "invoice: Expected `int`, got `str`",
         "amount: Expected `float`, got `array`",
@@ -751,7 +751,7 @@ def test_all_that_is_wrong_with_a_payload_is_told_and_nothing_of_it_is_lost(conn
     assert page.one("textarea").text.removeprefix("\n") == text
     assert job(conn, id)["status"] == "dead"
     assert (
-        page.press("Save and replay", payload='{"invoice": 7}').one("div", id="problems").one("li").text
+        page.press("Save and replay", payload='{"invoice": 7}').one("div", id="problems").one("li").text.strip()
         == "amount: it is missing"
     )
 
@@ -864,7 +864,7 @@ def test_a_mask_that_stands_for_nothing_is_refused_and_one_that_was_always_there
     page = visitor.get(f"/dashboard/jobs/{id}/edit").press(
         "Save and replay", payload=json.dumps({"note": masking.MASK, "b": masking.MASK})
     )
-    assert [item.text for item in page.one("div", id="problems").all("li")] == [f"b: {editing.LOST}"]
+    assert [item.text.strip() for item in page.one("div", id="problems").all("li")] == [f"b: {editing.LOST}"]
     page.press("Save and replay", payload=json.dumps({"note": masking.MASK, "a": 2}))
     assert job(conn, id)["payload"] == {"note": masking.MASK, "a": 2}
 
@@ -937,7 +937,7 @@ def test_nothing_of_what_jobs_hold_becomes_markup(conn, visitor):
                 assert not (element.attributes.get(name) or "/").startswith("//")
     assert not {"iframe", "object", "embed", "svg", "math", "style", "base"} & set(tags)
     assert all(
-        script.attributes.get("src", "").startswith("/dashboard/static/") and not script.text
+        script.attributes.get("src", "").startswith("/dashboard/static/") and not script.text.strip()
         for page in pages
         for script in page.all("script")
     )

@@ -238,7 +238,7 @@ OFFLINE: dict[str, list[tuple[Change, Change]]] = {
          Change({"pyproject.toml": PYPROJECT.partition("[tool.vercel]")[0], "app.py": None, "src/main.py": "def app(): ..."})),
         (Change({"app.py": "def app(:"}), Change({"app.py": "app: object = None\n"})),
     ],
-    "no-trigger": [(vercel_json(crons=[]), workflow(CALL)), (Change({**vercel_json(crons=[]).files, **workflow(CALL, ("  schedule:\n    - cron: \"1-59/5 * * * *\"", "  push:")).files}),
+    "no-trigger": [(vercel_json(crons=[]), workflow(CALL)), (Change({**vercel_json(crons=[]).files, **workflow(CALL, ('  schedule:\n    - cron: "1-59/5 * * * *"', "  push:")).files}),
                     Change({**vercel_json(crons=[]).files, **workflow(RUN_ONCE).files}))],
     "secret-in-url": [(crons("0 5 * * *", path="/tick?token=x"), crons("0 5 * * *", path="/tick?wait=0")),
                       (workflow(CALL, ('"$TICK_URL"', '"$TICK_URL?secret=$CRON_SECRET"')), workflow(CALL, ('"$TICK_URL"', '"$TICK_URL?budget=30"')))],
@@ -257,7 +257,7 @@ OFFLINE: dict[str, list[tuple[Change, Change]]] = {
     "github-variable": [
         (workflow(CALL, ("          CRON_SECRET: ${{ secrets.CRON_SECRET }}\n", "")), workflow(CALL)),
         (workflow(RUN_ONCE, ("DATABASE_URL:", "DB:")), workflow(RUN_ONCE, ("DATABASE_URL:", "TICK_DATABASE_URL:"))),
-        (workflow(CALL, ('"$TICK_URL"', '"${TICK_URL}/${PART}"')), workflow(CALL, ("          curl --fail", '          PART=a; curl --fail'), ('"$TICK_URL"', '"$TICK_URL?${PART}"'))),
+        (workflow(CALL, ('"$TICK_URL"', '"${TICK_URL}/${PART}"')), workflow(CALL, ("          curl --fail", "          PART=a; curl --fail"), ('"$TICK_URL"', '"$TICK_URL?${PART}"'))),
     ],
     "github-cancel": [(workflow(CALL, ("permissions: {}", "concurrency:\n  group: t\n  cancel-in-progress: true")),
                        workflow(CALL, ("permissions: {}", "concurrency:\n  group: t\n  cancel-in-progress: false"))),
@@ -501,7 +501,7 @@ def test_a_workflow_is_read_as_yaml_reads_it_or_not_at_all(value, flow):
     CALL, RUN_ONCE, *(path.read_text() for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))),
     "a: >\n  b\n  c\n\n  d\ne: |-\n  f\n\n", "a:\n- b\n- c: d\n  e: f\n-\n  - g\n", 'a: "x # y" # z\nb: x#y # z\n"c d": \'it\'\'s\'\n', "---\na: [b, {c: d}]\n",
     "on:\n  push:\n    branches: [ main, 'release/**' ]\n", "a: b\n  c\n  d\ne: f\n", "run: |\n  if x; then\n    y\n  fi\nname: z\n", "a:\n  # said\n\n  b: c\n", "- |\n  a\n- b\n",
-    "a: [b,\n  c,\n  d]\ne: f\n", "env: { X: \"${{ a, b }}\", Y: z }\n", "a:\nb:\n  - c\n", "a: 'b: c'\n", "if: github.ref == 'refs/heads/main' && x\n", "a: ${{ x }}\n",
+    "a: [b,\n  c,\n  d]\ne: f\n", 'env: { X: "${{ a, b }}", Y: z }\n', "a:\nb:\n  - c\n", "a: 'b: c'\n", "if: github.ref == 'refs/heads/main' && x\n", "a: ${{ x }}\n",
 ])  # fmt: skip
 def test_what_workflows_use_is_read(text):
     assert outline.read(text).plain() == YAML.load(text, Loader=YAML.BaseLoader)

@@ -213,7 +213,7 @@ class TestTick:
         assert report.done == 1
         assert monitor.calls == [f"/ping/{ID}/start?rid={report.tick}", f"/ping/{ID}?rid={report.tick}"]
         assert uuid.UUID(report.tick)
-        assert monitor.headers[0]["Host"] == monitor.url.removeprefix("http://")
+        assert monitor.headers[0]["host"] == monitor.url.removeprefix("http://")
         assert warnings(caplog) == []
 
     def test_with_nothing_to_do_tells_so_over_one_connection(self, settings, monitor):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+from dataclasses import fields
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tick import schedules, schedules_file
 from tick.cron import Cron
 from tick.errors import ConfigurationError, CronError, SchedulesFileError
 from tick.limits import Limit, Rate
+from tick.retention import Policy
 from tick.schedules import Due, Schedule, Skip, due, parse_duration, spread_offset
 from tick.schedules_file import load, parse
 
@@ -783,3 +785,93 @@ def test_the_schema_knows_limits() -> None:
 
 def test_the_guide_has_the_table_of_the_limits() -> None:
     assert schedules_file.limit_table() in GUIDE.read_text()
+
+
+# --- Alerts and retention ------------------------------------------------------------------------
+
+
+def test_alerts_are_read_with_their_channels_and_rules() -> None:
+    said = schedules_file.contents("""
+        [alerts]
+        slack = "secret:slack"
+        webhook = ["https://example.com/a", "https://example.com/b", "https://example.com/a"]
+        email = "ops@example.com"
+        failure_rate = 1
+        backlog = "1h"
+        missed = false
+        mute = "noisy"
+    """).alerts
+    assert said == {
+        "slack": ("secret:slack",),
+        "webhook": ("https://example.com/a", "https://example.com/b"),
+        "email": ("ops@example.com",),
+        "failure_rate": 1.0,
+        "backlog": HOUR,
+        "missed": False,
+        "mute": ("noisy",),
+    }
+
+
+def test_retention_may_last_for_years() -> None:
+    said = schedules_file.contents('[retention]\ndone = "3650d"\nidle_ticks = 3600\ncount = 5\n').retention
+    assert said == {"done": 3650 * DAY, "idle_ticks": HOUR, "count": 5}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("alerts = 5", "alerts: 5 is not a table"),
+        ('[alerts]\nslak = "secret:slack"', 'alerts.slak: unknown key; did you mean "slack"?'),
+        ("[alerts]\ncron = '* * * * *'", "alerts.cron: belongs to a schedule, not to [alerts]"),
+        ('[alert]\nslack = "x"', 'alert: unknown table; did you mean "alerts"?'),
+        ('[alerts]\nslack = "secret:Slack"', 'alerts.slack: "secret:Slack" names no secret: write secret:slack for'),
+        ('[alerts]\nslack = "hooks.slack.com/T/B/x"', "alerts.slack: it is neither a URL (http:// or https://) nor"),
+        ("[alerts]\nwebhook = []", "alerts.webhook: it has 0 of them, and may have 1 to 10"),
+        ("[alerts]\nwebhook = 5", "alerts.webhook: it is neither a URL"),
+        ('[alerts]\nemail = "ops"', 'alerts.email: "ops" is not an address such as "ops@example.com"'),
+        ('[alerts]\nemail = "a@b\\nBcc: c@d"', 'alerts.email: "a@b\\nBcc: c@d" is not an address'),
+        ('[alerts]\nemail = ["a@example.com", "Ada <a@example.com>"]', "alerts.email: "),
+        ("[alerts]\nfailure_rate = 50", "alerts.failure_rate: 50 is not a share above 0 and up to 1"),
+        ("[alerts]\nfailure_rate = true", "alerts.failure_rate: true is not a share"),
+        ("[alerts]\nbacklog = 0", "alerts.backlog: 0 is not a duration"),
+        ("[alerts]\nmissed = 0", "alerts.missed: 0 is not within 1 to 100"),
+        ("[alerts]\ndead = 1", "alerts.dead: 1 is not true or false"),
+        ("[alerts]\nmute = 5", "alerts.mute: 5 is not a text in quotes"),
+        ('[retention]\ndone = "1y"', 'retention.done: "1y" is not a duration'),
+        ('[retention]\ncount = "5"', 'retention.count: "5" is not a whole number'),
+        ("[retention]\ndon = 5", 'retention.don: unknown key; did you mean "done"?'),
+    ],
+)
+def test_wrong_alerts_and_retention_are_told_where(text: str, expected: str) -> None:
+    (problem,) = problems(text)
+    assert problem.startswith(expected)
+
+
+def test_the_url_of_a_channel_is_not_repeated_in_an_error() -> None:
+    (problem,) = problems('[alerts]\nslack = "https//hooks.slack.com/T0/B0/verysecret"')
+    assert "verysecret" not in problem
+
+
+def test_the_schema_knows_alerts_and_retention() -> None:
+    assert validates(
+        {"alerts": {"slack": "secret:slack", "email": ["a@example.com"], "missed": False, "backlog": "5m"}}
+    )
+    assert validates({"retention": {"done": "30d", "count": 5}})
+    for wrong in ({"slack": "x"}, {"email": []}, {"failure_rate": 2}, {"missed": True}, {"slak": "secret:slack"}):
+        assert not validates({"alerts": wrong})
+    for wrong in ({"done": 0}, {"count": 0}, {"forever": True}):
+        assert not validates({"retention": wrong})
+
+
+def test_the_guide_has_the_table_of_alerts() -> None:
+    assert schedules_file.alert_table() in (ROOT / "docs" / "alerts.md").read_text()
+
+
+def test_the_table_of_retention_says_the_defaults() -> None:
+    defaults = Policy()
+    days = {key.name: re.search(r"(\d+) days? by default", key.doc) for key in schedules_file.RETENTION_KEYS}
+    assert {name: int(found[1]) * 86_400 for name, found in days.items() if found} == {
+        name: getattr(defaults, name) for name in ("done", "cancelled", "dead", "ticks", "idle_ticks")
+    }
+    assert f"{defaults.count:,} by default" in schedules_file.retention_table()
+    assert {key.name for key in schedules_file.RETENTION_KEYS} == {each.name for each in fields(Policy)}

@@ -9,12 +9,12 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Mapping
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping
+from contextlib import aclosing, suppress
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import SplitResult, quote, urlencode, urlsplit
 
-from .errors import TickError
+from .errors import AddressRefused
 
 if TYPE_CHECKING:
     import httpcore
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LONGEST = 2.0
 """Seconds that a monitor has for one call, from resolving its host to its answer."""
+MOST_READ = 64 * 1024
 
 Moment = Literal["start", "ok", "fail"]
 
@@ -94,7 +95,9 @@ class Heartbeat:
         self._started.cancel()
         await self._tell(moment, min(LONGEST, until - time.monotonic()))
         if self._pool is not None:
-            await self._pool.aclose()
+            # What was cut short may still be in use, and no more than a warning of the pool's own.
+            with suppress(Exception):
+                await self._pool.aclose()
 
     def drop(self) -> None:
         """Leave nothing under way."""
@@ -113,7 +116,7 @@ class Heartbeat:
             problem = None if 200 <= status <= 299 else f"it answered {status}{_ADVICE if 300 <= status <= 399 else ''}"
         except TimeoutError:
             problem = f"no answer within {seconds:.1f} s"
-        except TickError:
+        except AddressRefused:
             problem = "its URL cannot be called: write http:// or https://, a host without user or password, and a path"
         except Exception as error:  # noqa: BLE001 - a monitor's trouble, whatever it is, is not the tick's
             problem = f"{type(error).__name__} {error}".rstrip()
@@ -123,18 +126,30 @@ class Heartbeat:
 
     async def _call(self, url: str) -> int:
         """The status of the answer; a redirect is not followed."""
-        from .addresses import Rules, open_pool, parse_url
+        from .addresses import parse_url
 
         target = parse_url(url)
-        if self._pool is None:
-            # Whoever may set this setting may call what it names: a monitor may well be on a private network.
-            self._pool = open_pool(Rules({parse_url(each).authority for each in self._calls.values()}))
+        self._pool = self._pool or _open_pool(self._calls.values())
         async with self._pool.stream("GET", _as_httpcore(target), headers=_headers(target)) as response:
-            # A connection is only used again once the body has been read; a long one is not worth that.
+            # A connection is used again once the body has been read to its end; a long one is not worth that.
+            unread = MOST_READ
             async with aclosing(response.aiter_stream()) as chunks:  # type: ignore[type-var] # a generator it is
-                async for _ in chunks:
-                    break
+                async for chunk in chunks:
+                    unread -= len(chunk)
+                    if unread < 0:
+                        break
             return response.status
+
+
+def _open_pool(urls: Iterable[str]) -> httpcore.AsyncConnectionPool:
+    """Connections to wherever these URLs lead: who may set them may name a monitor on a private network."""
+    from .addresses import Rules, open_pool, parse_url
+
+    hosts = []
+    for url in urls:
+        with suppress(AddressRefused):  # It is told when it is called.
+            hosts.append(parse_url(url).authority)
+    return open_pool(Rules(hosts))
 
 
 _ADVICE = ", which points elsewhere: write the URL that it points to"

@@ -561,6 +561,9 @@ def _changed_chores(chores: Iterable[Row], told: Iterable[Mapping[str, Any]]) ->
     words = {"prune": "retention", "watch": "alerts"}
     before = {words[row["name"]]: _without(row["settings"]) for row in chores if row["name"] in words}
     after = {words[row["name"]]: _without(row["settings"]) for row in told if row["name"] in words}
+    if "retention" not in before:
+        # Somebody has switched pruning off, and a deployment leaves that as it is.
+        del after["retention"]
     return _changes("settings", before, json.loads(json.dumps(after, default=str)))
 
 

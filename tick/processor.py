@@ -188,10 +188,11 @@ class Told:
     async def _send(self, moment: heartbeats.Moment) -> None:
         seconds = max(LAST_WORDS, min(FAREWELL, self.clock.remaining() + GRACE - MARGIN))
         sends: list[Coroutine[Any, Any, None]] = []
+        # They have a little less, so that what they warn of can still be written.
         if self.heartbeat:
-            sends.append(self.heartbeat.end(moment, seconds))
+            sends.append(self.heartbeat.end(moment, 0.9 * seconds))
         if self.tracing:
-            sends.append(self.tracing.flush(seconds))
+            sends.append(self.tracing.flush(0.9 * seconds))
         tasks = {asyncio.ensure_future(send) for send in sends}
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=seconds)

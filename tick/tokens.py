@@ -38,7 +38,7 @@ def read(settings: Settings, purpose: str, token: str, seconds: float) -> Any:
     """What was signed for this purpose at most so many seconds ago; None for any other text."""
     from itsdangerous import BadData
 
-    if len(token) > LONGEST or not can_sign(settings):
+    if len(token) > LONGEST or not token.isascii() or not can_sign(settings):
         return None
     try:
         return _serializer(settings, purpose).loads(token, max_age=int(seconds))

@@ -45,7 +45,7 @@ _PENDING_OF = Source("pending_jobs_of", None, frozenset({"status", "key", "sched
 class Filter(NamedTuple):
     """What is looked for; what is None is not asked about.
 
-    `error` is the digest of the fingerprint that dead jobs of one type share: an error may tell a secret, a URL must not.
+    `error` is the digest of a fingerprint that dead jobs of one type share: errors may tell secrets, and URLs must not.
     """
 
     status: str | None = None
@@ -131,18 +131,9 @@ class Found(NamedTuple):
 
 async def find(desk: Desk, filter: Filter, place: Place, limit: int = PAGE, farther: int = 1) -> Found:
     """The jobs that match, as far as one look goes."""
-    if filter.error is None:
-        return await _find(desk, filter, place, limit, farther)
-    (kinds,) = await desk.read(_ask("kind_of_error", type=filter.type, digest=filter.error))
-    if not kinds:
+    fingerprint = await _fingerprint(desk, filter)
+    if filter.error is not None and fingerprint is None:
         return Found([])
-    fingerprint: str = kinds[0]["fingerprint"]
-    return (await _find(desk, filter, place, limit, farther, fingerprint))._replace(fingerprint=fingerprint)
-
-
-async def _find(
-    desk: Desk, filter: Filter, place: Place, limit: int, farther: int, fingerprint: str | None = None
-) -> Found:
     source = filter.source
     is_answered = source.edge is not None and filter.fields.keys() <= source.answers
     look = limit + 1 if is_answered else filter.look(farther)
@@ -150,10 +141,18 @@ async def _find(
     found, *edges = await desk.read(*(_ask(name, **params) for name in (source.jobs, source.edge) if name))
     jobs = found[:limit]
     if len(found) > limit:
-        return Found(jobs, _after(source, jobs[-1], place.skip + limit))
+        return Found(jobs, _after(source, jobs[-1], place.skip + limit), None, fingerprint)
     for edge in edges[0] if edges else ():
-        return Found(jobs, Place(edge["id"], edge["at"].isoformat()), edge["at"])
-    return Found(jobs)
+        return Found(jobs, Place(edge["id"], edge["at"].isoformat()), edge["at"], fingerprint)
+    return Found(jobs, fingerprint=fingerprint)
+
+
+async def _fingerprint(desk: Desk, filter: Filter) -> str | None:
+    """That of the errors that are asked for; None when they are not, or when no dead job has one of that kind."""
+    if filter.error is None:
+        return None
+    (kinds,) = await desk.read(_ask("kind_of_error", type=filter.type, digest=filter.error))
+    return next((kind["fingerprint"] for kind in kinds), None)
 
 
 def _after(source: Source, job: Row, skip: int) -> Place:

@@ -59,13 +59,8 @@ async def log(desk: Desk) -> Response:
         facts.pulse(),
     )
     # Either the page is full, or the look ended before the ticks did.
-    edge = (
-        rows[PAGE - 1]["started_at"]
-        if len(rows) > PAGE
-        else looked["until"]
-        if looked["count"] == filter.look
-        else None
-    )
+    until = looked["until"] if looked["count"] == filter.look else None
+    edge = rows[PAGE - 1]["started_at"] if len(rows) > PAGE else until
     return desk.page(
         "ticks.html",
         ticks=[described(tick, pulse[0]["gap"], desk.now) for tick in rows[:PAGE]],

@@ -150,7 +150,7 @@ def schedule(project: Project) -> Iterator[Finding]:
     """What everybody should know who ticks by GitHub's schedule."""
     if paths := sorted({where.partition(":")[0] for _, where, _ in _scheduled(project)}):
         alone = not vercel.calls_tick(project)
-        what = "GitHub ticks, and nothing else that the project shows" if alone else "GitHub ticks, beside Vercel's cron"
+        what = "GitHub ticks, and nothing else that is shown" if alone else "GitHub ticks, beside Vercel's cron"
         second = "add a second trigger: any mix is safe, and docs/deploy.md has several"
         fix = second if alone else "nothing, as long as the workflow is on the default branch"
         yield found("github-schedule", ", ".join(paths), what, fix)

@@ -17,6 +17,7 @@ from tick.alerts import Alert, Facts, Finding, Judged, Memory, Rules
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 MEMORY = Memory(since=NOW - timedelta(minutes=1))
 RULES = Rules()
+POO = "\N{PILE OF POO}"
 
 
 def minutes(count: float) -> timedelta:
@@ -289,7 +290,8 @@ class TestMessages:
         assert len(msgspec.json.encode(message)) < 65_536
 
     def test_a_message_of_the_worst_fits_a_payload(self):
-        rows = [kind(f"{'\N{PILE OF POO}' * 90}{t}", 9, f"{e}{'\N{PILE OF POO}' * 1_000_000}"[:1000], fingerprint=f"{e}" + "\N{PILE OF POO}" * 199) for t in range(13) for e in range(4)]  # fmt: skip
+        types, errors = ([f"{n}{POO * 99}" for n in range(count)] for count in (13, 4))
+        rows = [kind(type, 9, error + POO * 100, last_error=error * 10) for type in types for error in errors]
         found = alerts.find(RULES, Facts(NOW, deaths=rows), MEMORY)
         assert len(msgspec.json.encode(alerts.message("shop", judged(found), NOW))) < 131_072
 

@@ -254,6 +254,7 @@ class TestRunOnce:
             enqueued = project.run("enqueue", "greet", '{"name": "Ada"}')
             assert enqueued.stdout == "job 1 (greet) enqueued\n"
             assert "DATABASE_URL is not set: using the embedded Postgres in .tick/" in enqueued.stderr
+            assert project.run("jobs", "list").stderr == "", "it is said when it is made, and not each time"
             assert project.read("run-once")["done"] == 1
             assert (Path(name) / ".tick" / "postgres" / "PG_VERSION").exists()
             assert (Path(name) / ".tick" / ".gitignore").read_text() == "*\n"
@@ -572,7 +573,9 @@ class TestArguments:
         found = dict(self.commands(cli.parser()))
         assert set(found) >= {("run-once",), ("serve",), ("dev",), ("migrate",), ("schedules",), ("schedules", "run-now"),
                               ("windows",), ("jobs",), ("jobs", "list"), ("jobs", "show"), ("jobs", "replay"),
-                              ("jobs", "cancel"), ("enqueue",)}  # fmt: skip
+                              ("jobs", "cancel"), ("jobs", "run-now"), ("enqueue",), ("status",), ("top",), ("dead",),
+                              ("dead", "replay"), ("prune",), ("plan",), ("alerts",), ("doctor",), ("schedules", "pause"),
+                              ("schedules", "resume"), ("schedules", "explain")}  # fmt: skip
         for words, command in found.items():
             with pytest.raises(SystemExit, match="0"):
                 cli.main([*words, "--help"])
@@ -602,6 +605,16 @@ class TestArguments:
     @pytest.mark.parametrize("given", [0, 80, 65535])
     def test_a_port_that_a_server_can_have_is_taken(self, given):
         assert cli.parser().parse_args(["serve", "--port", str(given)]).port == given
+
+
+def test_a_tick_imports_nothing_that_only_people_ask_for(project):
+    program = "import sys, tick.cli; tick.cli.main(['run-once']); print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project.folder, env=project.env, capture_output=True, text=True
+    )
+    imported = set(done.stdout.splitlines()[-1].split())
+    assert "tick.commands" in imported
+    assert imported & {"tick.overview", "tick.explain", "tick.verdict", "tick.cron_words", "tick.dashboard"} == set()
 
 
 class TestServe:
@@ -654,6 +667,30 @@ class TestServe:
 
 
 class TestDev:
+    def test_says_where_the_dashboard_is_and_how_a_cron_calls(self, project):
+        port = free_port()
+        with project.started("dev", "--port", port) as process:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 20)
+            process.terminate()
+            assert process.wait(6) == 0
+        assert re.search(
+            r"^tick: the password of the dashboard is \S{12}; TICK_DASHBOARD_PASSWORD sets", project.log, re.MULTILINE
+        )
+        assert f"tick: the dashboard is at http://127.0.0.1:{port}/dashboard\n" in project.log
+        assert f"CRON_SECRET is not set: http://127.0.0.1:{port}/tick answers 503" in project.log
+
+    def test_lets_people_in_with_the_password_that_is_set_and_prints_no_secret(self, project):
+        port, secrets = free_port(), {"TICK_DASHBOARD_PASSWORD": "correct horse", "CRON_SECRET": "battery staple 123"}
+        with project.started("dev", "--port", port, **secrets) as process:
+            wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"), 20)
+            bearer = {"Authorization": "Bearer battery staple 123"}
+            assert httpx.get(f"http://127.0.0.1:{port}/tick", headers=bearer, timeout=30).status_code == 200
+            process.terminate()
+            assert process.wait(6) == 0
+        assert f'curl --fail -H "Authorization: Bearer $CRON_SECRET" http://127.0.0.1:{port}/tick' in project.log
+        assert "the password of the dashboard" not in project.log
+        assert "battery" not in project.log and "horse" not in project.log
+
     def test_ticks_serves_and_on_sigterm_lets_go_of_its_jobs(self, conn, project):
         done, endless = a_job(conn, "greet", payload={"name": "Ada"}), a_job(conn, "for_ever")
         port = free_port()

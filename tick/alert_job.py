@@ -27,9 +27,12 @@ from .options import URL
 
 if TYPE_CHECKING:
     import smtplib
+    import ssl
     from email.message import EmailMessage
 
 RETRIES = ("30s", "2m", "10m", "30m", "1h", "2h", "4h", "8h")
+SLACK_SECONDS = 10.0
+"""How long Slack may take to answer; it usually needs less than one."""
 MAIL_SECONDS = 30.0
 """How long mailing may take, and each exchange with the server a third of it."""
 MOST_BLOCKS = 50
@@ -39,6 +42,7 @@ LONGEST_SECTION = 3000
 Source: Slack's reference of Block Kit, "Blocks" and "Section block".
 """
 SUBMISSION, SMTPS = 587, 465
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 LONGEST_SUBJECT = 150
 SHORTEST_HIDDEN = 12
 """Characters of a URL's path from which it may be all that keeps strangers out."""
@@ -103,9 +107,10 @@ async def _tell(ctx: Context, target: Target, message: Message, id: str) -> dict
     with _hidden(ctx.settings, address):
         if target.channel == "email":
             return await _send_mail(ctx.settings, address, message, id)
-        _check_url(target, address)
+        _check_url(address, target)
         if target.channel == "slack":
-            answer = await http(ctx, url=address, json=slack_body(ctx.settings, message), sign=False)
+            body = slack_body(ctx.settings, message)
+            answer = await http(ctx, url=address, json=body, sign=False, timeout=SLACK_SECONDS)
         else:
             at, data = message.at.isoformat(), webhook_data(ctx.settings, message)
             answer = await callback(ctx, url=address, id=id, type=alerts.ITSELF, timestamp=at, data=data)
@@ -131,14 +136,15 @@ def _targets(settings: Settings) -> dict[Target, str]:
     return read_targets(settings)
 
 
-def _check_url(target: Target, address: str) -> None:
+def _check_url(address: str, target: Target) -> None:
     """Raises CallFailed, without it, for what is no URL: what else is said of one may quote it."""
     from .addresses import parse_url
 
     try:
         parse_url(address if URL.fullmatch(address) else "")
     except AddressRefused:
-        raise CallFailed(f"{target.channel}: what {target.to} stands for is not a URL such as https://...") from None
+        setting = target.to.removeprefix("secret:").upper()
+        raise CallFailed(f"{target.channel}: TICK_SECRET_{setting} is not a URL such as https://...") from None
 
 
 @contextmanager
@@ -240,7 +246,7 @@ async def _send_mail(settings: Settings, address: str, message: Message, id: str
             await Threads().run(lambda: _post(settings, sent))
     except TimeoutError:
         raise CallFailed(f"the mail server did not take the message within {MAIL_SECONDS:g} s") from None
-    return {"message_id": sent["Message-ID"]}
+    return {"message_id": str(sent["Message-ID"])}
 
 
 def mail(settings: Settings, address: str, message: Message, id: str) -> EmailMessage:
@@ -267,8 +273,8 @@ def _domain(settings: Settings) -> str:
     from email.utils import parseaddr
 
     sender = settings.mail_from or ""
-    domain = parseaddr(sender)[1].rpartition("@")[2]
-    if not sender.isprintable() or not re.fullmatch(r"[A-Za-z0-9.-]+", domain):
+    name, _, domain = parseaddr(sender)[1].rpartition("@")
+    if not name or not sender.isprintable() or not re.fullmatch(r"[A-Za-z0-9.-]+", domain):
         raise CallFailed("TICK_MAIL_FROM must say from whom to mail, such as ops@example.com")
     return domain
 
@@ -296,8 +302,7 @@ def _post(settings: Settings, sent: EmailMessage) -> None:
     """Hand the mail to the server of TICK_SMTP_URL. Raises Permanent for what it will never take, else CallFailed."""
     import smtplib
 
-    server = urlsplit(settings.smtp_url or "")
-    where = f"the mail server {server.hostname}"
+    where = f"the mail server {_server(settings)[1]}"
     try:
         with _connected(settings) as smtp:
             smtp.send_message(sent)
@@ -322,21 +327,28 @@ def _connected(settings: Settings) -> smtplib.SMTP:
     import ssl
 
     scheme, host, port, user, password = _server(settings)
-    name, patience = _domain(settings), MAIL_SECONDS / 3
+    name, patience, tls = _domain(settings), MAIL_SECONDS / 3, ssl.create_default_context()
     if scheme == "smtps":
-        tls = ssl.create_default_context()
         smtp: smtplib.SMTP = smtplib.SMTP_SSL(host, port or SMTPS, name, timeout=patience, context=tls)
     else:
         smtp = smtplib.SMTP(host, port or SUBMISSION, name, timeout=patience)
-        smtp.ehlo()
-        if smtp.has_extn("starttls"):
-            smtp.starttls(context=ssl.create_default_context())
-        elif (user or (port or SUBMISSION) == SUBMISSION) and host not in ("127.0.0.1", "::1", "localhost"):
-            smtp.close()
-            raise CallFailed(f"the mail server {host} offers no STARTTLS, and passwords do not go without it")
-    if user:
-        smtp.login(user, password)
+    try:
+        if scheme == "smtp":
+            _start_tls(smtp, tls, needed=bool(user or port in (None, SUBMISSION)) and host not in LOOPBACK)
+        if user:
+            smtp.login(user, password)
+    except BaseException:
+        smtp.close()
+        raise
     return smtp
+
+
+def _start_tls(smtp: smtplib.SMTP, tls: ssl.SSLContext, *, needed: bool) -> None:
+    smtp.ehlo()
+    if smtp.has_extn("starttls"):
+        smtp.starttls(context=tls)
+    elif needed:
+        raise CallFailed("the mail server offers no STARTTLS, without which passwords are not sent: write smtps://")
 
 
 def _server(settings: Settings) -> tuple[str, str, int | None, str, str]:

@@ -224,7 +224,7 @@ def _job_arguments(parsers: Any) -> None:
         _filter_arguments(command)
         _agreement(command)
     replay = actions.choices["replay"]
-    replay.add_argument("--error", metavar="FINGERPRINT", help="dead jobs of the type with this kind of error")
+    replay.add_argument("--error", metavar="KIND", help="dead jobs of the type, as `error` of `tick dead --json`")
     replay.add_argument("--payload", metavar="JSON", help="replay one job with this payload")
     _command(actions, "run-now", commands.jobs_run_now).add_argument("id", type=_positive, nargs="+")
     _enqueue_arguments(parsers)

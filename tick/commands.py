@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import replace
@@ -344,13 +345,16 @@ def jobs_list(options: argparse.Namespace) -> int:
 
 
 def _filter(options: argparse.Namespace, status: str | None = None) -> Filter:
-    """What the options ask about; one kind of error is that of the dead jobs of a type."""
-    from .dashboard.filters import Filter
+    """What the options ask about; a kind of error, by fingerprint or its digest, is one of dead jobs of a type."""
+    from .dashboard.filters import Filter, digest
 
     error = getattr(options, "error", None)
     if error is not None and options.type is None:
         raise ConfigurationError("--error is one of a type's: say --type too; `tick dead --json` shows both")
-    status = "dead" if error is not None else options.status or status
+    if error is not None:
+        status = "dead"
+        error = error if re.fullmatch(r"[0-9a-f]{16}", error) else digest(error)
+    status = options.status or status
     return Filter(status, options.type, options.key, options.schedule, options.search, error)
 
 

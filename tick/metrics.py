@@ -69,7 +69,7 @@ class Metrics:
         if refusal := await self._refuse(request):
             return refusal
         answers = await self._ask()
-        # In a thread: thousands of lines take a tenth of a second, in which the ticks of this process would stand still.
+        # In a thread: thousands of lines take a tenth of a second, and ticks of this process would stand still for it.
         return await asyncio.to_thread(_exposition, answers, request.headers.get("accept", ""))
 
     async def _refuse(self, request: Request) -> Response | None:

@@ -349,10 +349,12 @@ def group_id(row: Mapping[str, Any]) -> str:
 
 
 def _group_json(row: Row) -> Row:
-    """A group for a script: by its `group` it can be replayed."""
+    """A group for a script: `group` and `error` are what replays it, and its fingerprint may have told a secret."""
+    from .dashboard.filters import digest
     from .masking import mask_text
 
-    return {"group": group_id(row), **row, "fingerprint": mask_text(row["fingerprint"] or "")}
+    fingerprint = row["fingerprint"] or ""
+    return {"group": group_id(row), **row, "fingerprint": mask_text(fingerprint), "error": digest(fingerprint)}
 
 
 def _group_line(row: Row, now: datetime) -> Row:
@@ -428,7 +430,7 @@ def _state(row: Row, last: Row | None, now: datetime, *, as_json: bool) -> Row:
     if as_json:
         outcome = last and {name: last[name] for name in ("id", "status", "window", "last_error")}
         return {"state": state, "next_window": upcoming, "last": outcome, "paused_by": row["paused_by"]}
-    ended = last and f"{last['status']} (job {last['id']}), for {ago(_age(now, last['window']))}"
+    ended = last and f"{last['status']} (job {last['id']}), {ago(_age(now, last['window']))}"
     return {"state": state, "last": ended, "next": upcoming and ago(_age(now, upcoming))}
 
 

@@ -24,7 +24,8 @@ class Span(NamedTuple):
     period: int
 
 
-SPANS = {span.name: span for span in (Span("hour", 3600, 60), Span("day", 86_400, 600), Span("week", 604_800, 3600))}
+HOUR, DAY, WEEK = Span("hour", 3600, 60), Span("day", 86_400, 600), Span("week", 604_800, 3600)
+SPANS = {span.name: span for span in (HOUR, DAY, WEEK)}
 
 
 class Series(NamedTuple):

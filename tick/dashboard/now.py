@@ -44,8 +44,12 @@ async def _values(desk: Desk) -> dict[str, Any]:
         facts.alerts(MOST_ALERTS),
         Statement("running", {"limit": MOST_RUNNING, "most": facts.MOST}, "dashboard_now"),
     )
-    since = charts.first_period(span, desk.now)
-    rows, busiest = await desk.read(facts.chart(span.period, since), facts.by_type(span.period, since, MOST_TYPES))
+    # A week of every type would be too much to add up.
+    types_of = charts.HOUR if span == charts.HOUR else charts.DAY._replace(period=3600)
+    rows, busiest = await desk.read(
+        facts.chart(span.period, charts.first_period(span, desk.now)),
+        facts.by_type(types_of.period, charts.first_period(types_of, desk.now), MOST_TYPES),
+    )
     (depth,), (pulse,), triggers, _, rates, _, unhandled, _, recent, alerts, running = answers
     return {
         "verdict": verdict.judge(*answers[: len(asked)]),
@@ -60,6 +64,7 @@ async def _values(desk: Desk) -> dict[str, Any]:
         "unhandled": unhandled,
         "alerts": [alert for alert in alerts if alert["ended_at"] is None],
         "busiest": busiest,
+        "busiest_of": types_of.name,
         **_pictures(rows, span, desk),
     }
 
@@ -69,6 +74,7 @@ def _pictures(rows: list[Row], span: Span, desk: Desk) -> dict[str, Any]:
     most = charts.longest(series)
     return {
         "span": span.name,
+        "period": span.period,
         "spans": list(SPANS),
         "bars": charts.bars(series),
         "highest": max(map(sum, zip(*series.counts.values(), strict=True))),

@@ -22,7 +22,8 @@ from tick.schedules import Schedule
 
 PAGE = 100
 STRIP = 20
-LAST_WINDOWS = 50
+LONG_STRIP = 50
+LAST_WINDOWS = 20
 NEXT_WINDOWS = 10
 
 logger = logging.getLogger("tick")
@@ -99,10 +100,10 @@ async def show(desk: Desk) -> Response:
 async def show_one(desk: Desk) -> Response:
     """One schedule; with `at` in the query, also why it did or did not run then."""
     name = desk.request.path_params["name"]
-    rows, skips = await desk.read(facts.schedules(name=name), facts.skips(name, limit=STRIP))
+    rows, skips = await desk.read(facts.schedules(name=name), facts.skips(name, limit=LAST_WINDOWS))
     if not rows:
         raise await _unknown(desk, name)
-    (shown,) = await _shown(desk, rows, LAST_WINDOWS)
+    (shown,) = await _shown(desk, rows, LONG_STRIP)
     at = desk.query.get("at", "").strip()
     explanation, problem = await _explained(desk, name, at) if at else (None, None)
     return desk.page(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
+from tick import masking
 from tick.dashboard import filters, waiting
 from tick.dashboard.bulk import ACTIONS, Action
 from tick.dashboard.desk import Desk, Refusal, Row
@@ -48,11 +49,13 @@ async def show(desk: Desk) -> Response:
     )
     if not jobs:
         raise no_such_job(id)
-    job = jobs[0]
+    job, told = jobs[0], events(jobs[0])
     return desk.page(
         "job.html",
         job=job,
-        events=events(job),
+        events=told,
+        traceback=next((event.traceback for event in reversed(told) if event.text == job["last_error"]), None),
+        is_masked=masking.mask(job["payload"]) != job["payload"],
         reason=(await reasons(desk, [job])).get(id),
         kin=_by_kin(kin),
         most_kin=MOST_KIN,

@@ -43,8 +43,9 @@ class Filter(NamedTuple):
 
     def url(self, before: datetime | None = None) -> str:
         """The page from before an instant, or the first one."""
-        values = {"trigger": self.trigger, "kind": self.kind, "before": before and before.isoformat()}
-        query = urlencode({name: value for name, value in values.items() if value and value != "all"})
+        kind = None if self.kind == "all" else self.kind
+        values = {"trigger": self.trigger, "kind": kind, "before": before and before.isoformat()}
+        query = urlencode({name: value for name, value in values.items() if value})
         return f"/dashboard/ticks{'?' if query else ''}{query}"
 
 

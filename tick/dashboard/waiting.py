@@ -15,6 +15,8 @@ class Reason(NamedTuple):
     text: str
     job: int | None = None
     until: datetime | None = None
+    is_usual: bool = False
+    """Whether nothing stands in its way but time, or the next tick."""
 
 
 def reason(job: Row, obstacle: Row | None, now: datetime, handled: Container[str]) -> Reason:
@@ -49,7 +51,7 @@ def _parent(status: str | None) -> str:
 def _for_its_time(job: Row, now: datetime) -> Reason | None:
     if job["run_at"] <= now:
         return None
-    return Reason("to be tried again" if job["failures"] else "not due yet", until=job["run_at"])
+    return Reason("to be tried again" if job["failures"] else "not due yet", None, job["run_at"], True)
 
 
 def _for_room(job: Row, obstacle: Row | None) -> Reason | None:
@@ -63,4 +65,4 @@ def _for_room(job: Row, obstacle: Row | None) -> Reason | None:
 def _nothing(job: Row) -> Reason:
     if job["losses"]:
         return Reason("due, as a suspect: its lease ran out, so it runs alone when a tick has nothing else in flight")
-    return Reason("due: the next tick takes it")
+    return Reason("due: the next tick takes it", is_usual=True)

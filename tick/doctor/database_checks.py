@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -16,6 +16,7 @@ from tick.doctor import drift
 from tick.doctor.findings import Finding, found
 from tick.doctor.subject import Project
 from tick.errors import ConfigurationError, DatabaseUnavailable, MigrationError
+from tick.masking import mask_text
 from tick.verdict import lasting
 
 OLDEST_POSTGRES = 140_000
@@ -167,7 +168,7 @@ def _who(row: Row) -> str:
 
 
 def _old(row: Row) -> Finding:
-    what = f"its transaction has been open for {lasting(row['seconds'])}, {row['state']}: {row['query']}"
+    what = f"its transaction has been open for {lasting(row['seconds'])}, {row['state']}: {mask_text(row['query'])}"
     fix = (
         f"end it: select pg_terminate_backend({row['pid']}); then set idle_in_transaction_session_timeout for its role"
     )
@@ -175,7 +176,8 @@ def _old(row: Row) -> Finding:
 
 
 def _idle(row: Row) -> Finding:
-    what = f"it has held locks on {row['tables']} for {lasting(row['seconds'])}, and does nothing: {row['query']}"
+    since = lasting(row["seconds"])
+    what = f"it has held locks on {row['tables']} for {since}, and does nothing: {mask_text(row['query'])}"
     fix = f"commit there before anything slow; now: select pg_terminate_backend({row['pid']})"
     return found("locks-held", _who(row), what, fix)
 
@@ -280,6 +282,3 @@ def kept(tables: Sequence[Row], schema: str) -> Iterator[Finding]:
             yield found("table-bloat", f"table {name}", what, fix)
         if row["live"] > MANY_ROWS and not row["analyzed"]:
             yield found("never-analyzed", f"table {name}", f"{row['live']:,} rows, never analyzed", f"analyze {name}")
-
-
-Stage = Callable[[AsyncConnection[Any], Project], Awaitable[list[Finding]]]

@@ -15,8 +15,6 @@ from tick import database
 from tick.doctor.findings import Finding, found
 
 SCRATCH = "tick_doctor_scratch"
-MOST = 20
-"""Differences that are told."""
 _PATIENCE = "select set_config('search_path', '', true), set_config('statement_timeout', '20s', true)"
 
 Objects = dict[tuple[str, str], str]
@@ -45,23 +43,17 @@ async def _objects(connection: AsyncConnection[Any], schema: str) -> Objects:
     statement = database.statements("doctor_checks")["objects"]
     rows = await connection.cursor(row_factory=tuple_row).execute(statement, {"schema": schema})
     own = re.compile(rf'(?<!\w)"?{re.escape(schema)}"?\.')
-    return {(kind, name): own.sub("tick.", definition) async for kind, name, definition in rows}
+    return {(kind, own.sub("tick.", name)): own.sub("tick.", definition) async for kind, name, definition in rows}
 
 
 def compare(expected: Objects, actual: Objects, schema: str) -> Iterator[Finding]:
-    """A finding for each of the first differences, and one for how many more there are."""
-    wrong = [key for key in expected if actual.get(key) != expected[key]]
-    for kind, name in wrong[:MOST]:
-        definition = expected[kind, name]
-        if (kind, name) in actual:
-            what = f"the {kind} {name} is different: {_difference(actual[kind, name], definition)}"
-        else:
-            what = f"the {kind} {name} is missing"
-        fix = f"restore it: {_excerpt(definition)} (`tick migrate --sql` prints the whole of it)"
-        yield found("schema-drift", f"schema {schema}", what, fix)
-    if len(wrong) > MOST:
-        what = f"{len(wrong) - MOST} more objects are missing or different"
-        yield found("schema-drift", f"schema {schema}", what, "restore the schema from `tick migrate --sql`")
+    """A finding for each object that is missing or different."""
+    for (kind, name), definition in expected.items():
+        there = actual.get((kind, name))
+        if there != definition:
+            what = "missing" if there is None else f"different: {_difference(there, definition)}"
+            fix = f"restore it: {_excerpt(definition)} (`tick migrate --sql` prints the whole of it)"
+            yield found("schema-drift", f"schema {schema}", f"the {kind} {name} is {what}", fix)
 
 
 def _difference(actual: str, expected: str) -> str:

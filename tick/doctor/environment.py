@@ -130,7 +130,7 @@ def tick_url(project: Project) -> Iterator[Finding]:
     if parts.scheme != "https" and not _is_inner(parts.hostname or ""):
         yield found("tick-url", "TICK_URL", f"{parts.scheme}://{parts.hostname} is not https", "write https://")
     if not parts.path.rstrip("/").endswith(vercel.TICK):
-        fix = f"write {parts.scheme}://{parts.netloc}{vercel.TICK}, the very URL that is called"
+        fix = f"write https://{parts.hostname}{vercel.TICK}, or the very URL that is called"
         yield found("tick-url", "TICK_URL", f"its path is {parts.path or 'empty'}, and not {vercel.TICK}", fix)
 
 

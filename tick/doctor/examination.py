@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from psycopg import AsyncConnection
@@ -20,6 +20,8 @@ OFFLINE: tuple[Callable[[Project], Iterable[Finding]], ...] = (
     *environment.CHECKS,
 )
 _ONLINE = (DATABASE, QUEUE, LOAD)
+MOST_OF_ONE = 20
+"""Findings of one check that are told."""
 
 
 class Examination(NamedTuple):
@@ -37,8 +39,20 @@ async def examine(project: Project, *, offline: bool = False) -> Examination:
     if with_database:
         findings += await _look_at_database(project)
     unseen = 0 if with_database else sum(map(len, _ONLINE))
-    findings.sort(key=lambda finding: LEVELS.index(finding.level))
-    return Examination(list(dict.fromkeys(findings)), len(CHECKS) - len(AREAS["The doctor"]) - unseen, with_database)
+    return Examination(sift(findings), len(CHECKS) - len(AREAS["The doctor"]) - unseen, with_database)
+
+
+def sift(findings: Iterable[Finding]) -> list[Finding]:
+    """Each finding once, the worst first; of many from one check the first, and how many more there are."""
+    told: dict[str, list[Finding]] = {}
+    for finding in dict.fromkeys(findings):
+        told.setdefault(finding.code, []).append(finding)
+    some = [finding for each in told.values() for finding in (*each[:MOST_OF_ONE], *_more(each[MOST_OF_ONE:]))]
+    return sorted(some, key=lambda finding: LEVELS.index(finding.level))
+
+
+def _more(findings: Sequence[Finding]) -> list[Finding]:
+    return [found(findings[0].code, "elsewhere", f"{len(findings)} more of these", findings[0].fix)] if findings else []
 
 
 def look(check: Callable[..., Iterable[Finding]], *given: Any) -> list[Finding]:

@@ -104,19 +104,17 @@ def skips(state: State, project: Project) -> Iterator[Finding]:
 
 def fineness(state: State, project: Project) -> Iterator[Finding]:
     """Ticks come as often as windows do."""
-    if not state.pulse[0]["gap"]:
-        return
-    now = state.depth[0]["now"]
-    for schedule in project.schedules[:MOST_SCHEDULES]:
-        where, between = project.schedule_at(schedule.name), interval(schedule, now)
-        if between and schedule.catch_up != "all" and between < 0.9 * state.interval:
-            what = f"it comes {every(between)}, and ticks {every(state.interval)}"
+    now, between_ticks = state.depth[0]["now"], state.interval
+    for schedule in project.schedules[:MOST_SCHEDULES] if state.pulse[0]["gap"] else ():
+        between = interval(schedule, now)
+        if between and schedule.catch_up != "all" and between < 0.9 * between_ticks:
+            what = f"it comes {every(between)}, and ticks {every(between_ticks)}"
             fix = f'tick {every(between)}; or write catch_up = "all", or a rule that is not finer than ticks'
-            yield found("schedule-too-fine", where, what, fix)
-        if schedule.catch_up == "none" and state.interval > LATE_AFTER.total_seconds():
-            what = f'catch_up is "none", and ticks come {every(state.interval)}'
+            yield found("schedule-too-fine", project.schedule_at(schedule.name), what, fix)
+        if schedule.catch_up == "none" and between_ticks > LATE_AFTER.total_seconds():
+            what = f'catch_up is "none", and ticks come {every(between_ticks)}'
             fix = 'write catch_up = "latest"; or tick every ten minutes at least'
-            yield found("catch-up-lost", where, what, fix)
+            yield found("catch-up-lost", project.schedule_at(schedule.name), what, fix)
 
 
 def paused(state: State, project: Project) -> Iterator[Finding]:

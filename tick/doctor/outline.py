@@ -7,16 +7,24 @@ understood (anchors, tags, several documents) is refused, and so is never read w
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+_QUOTED = r"""(?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*')"""
+_PLAIN = r"(?:[^:#]|(?<!\s)#|:(?=\S))*?"
 _KEY = re.compile(
-    r"""(?P<key>"[^"]*"|'[^']*'|[^\s#:"'\[\]{},&*!|>%@`-][^:#]*?|-[^\s:#][^:#]*?)\s*:(?:\s+(?P<rest>.*)|$)"""
+    rf"""(?P<key>{_QUOTED}|[^\s#:"'\[\]{{}},&*!|>%@`?-]{_PLAIN}|[?:-](?=[^\s:#]){_PLAIN})\s*:(?:\s+(?P<rest>.*)|$)"""
 )
+_QUOTED_TEXT = re.compile(_QUOTED, re.DOTALL)
+_FLOW_TEXT = re.compile(r"(?:[^,\[\]{}:#]|:(?![\s,\[\]{}]|$)|(?<!\s)#)+")
 _ITEM = re.compile(r"-(?:(?P<blank>\s+)(?P<rest>.*)|$)")
 _BLOCK = re.compile(r"(?P<style>[|>])(?P<chomp>[+-]?)(?:\s+#.*)?")
 _REFUSED = ("&", "*", "!", "%", "@", "`", "? ")
+MOST_LINES = 500
+"""Lines over which a list or a mapping in brackets may go."""
+
+T = TypeVar("T")
 
 
 class Unreadable(ValueError):
@@ -153,13 +161,94 @@ class _Reader:
     def _scalar(self, text: str, number: int, least: int) -> Node:
         if text.startswith(_REFUSED):
             raise Unreadable(f"line {number}: {text[:60]}")
-        if text[0] not in "\"'[{":
-            text = _without_comment(text)
-        # What goes on, further in, on the next lines.
-        while (line := self.peek()) and line.indent >= least and (text[0] not in "\"'[{" or not _is_closed(text)):
-            text += " " + (_without_comment(line.text) if text[0] not in "\"'" else line.text)
+        return self._flow(text, number, least) if text[0] in "\"'[{" else self._plain(text, number, least)
+
+    def _plain(self, text: str, number: int, least: int) -> Node:
+        """A text without quotes, and the lines further in on which it goes on."""
+        parts = [_without_comment(text)]
+        while parts[-1] and (line := self.peek()) and line.indent >= least:
+            if _KEY.fullmatch(line.text):
+                raise self.refusal()
+            parts.append(_without_comment(line.text))
             self.at += 1
-        return _flow(text, number)
+        return Node(" ".join(parts).strip(), number)
+
+    def _flow(self, text: str, number: int, least: int) -> Node:
+        """A text in quotes, a [list] or a {mapping}, which may go on on the next lines."""
+        for _ in range(MOST_LINES):
+            try:
+                return _Flow(text, number).only()
+            except _Unfinished:
+                line = self.peek()
+                if line is None or line.indent < least:
+                    break
+                text += " " + line.text
+                self.at += 1
+        raise Unreadable(f"line {number}: {text[:60]}")
+
+
+class _Unfinished(Exception):
+    """The text ends within quotes or brackets."""
+
+
+class _Flow:
+    """A value that is written as JSON is, or nearly: [a, 'b'], {a: b}."""
+
+    def __init__(self, text: str, number: int) -> None:
+        self.text, self.number, self.at = text, number, 0
+
+    def only(self) -> Node:
+        """The value, and nothing after it but a comment."""
+        node = self._value()
+        if not re.fullmatch(r"\s*|\s+#.*", self.text[self.at :]):
+            raise self._refusal()
+        return node
+
+    def _refusal(self) -> Unreadable:
+        return Unreadable(f"line {self.number}: {self.text[self.at :][:60]}")
+
+    def _peek(self) -> str:
+        while self.at < len(self.text) and self.text[self.at].isspace():
+            self.at += 1
+        if self.at == len(self.text):
+            raise _Unfinished
+        return self.text[self.at]
+
+    def _value(self) -> Node:
+        match self._peek():
+            case "[":
+                return Node([*self._members("]", self._value)], self.number)
+            case "{":
+                return Node(dict(self._members("}", self._pair)), self.number)
+            case _:
+                return Node(self._text(), self.number)
+
+    def _members(self, end: str, read: Callable[[], T]) -> Iterator[T]:
+        self.at += 1
+        while self._peek() != end:
+            yield read()
+            if self._peek() == ",":
+                self.at += 1
+            elif self._peek() != end:
+                raise self._refusal()
+        self.at += 1
+
+    def _pair(self) -> tuple[str, Node]:
+        key = self._text()
+        if self._peek() != ":":
+            return key, Node("", self.number)
+        self.at += 1
+        return key, Node("", self.number) if self._peek() in ",}" else self._value()
+
+    def _text(self) -> str:
+        quoted = self._peek() in "\"'"
+        match = (_QUOTED_TEXT if quoted else _FLOW_TEXT).match(self.text, self.at)
+        if match is None and quoted:
+            raise _Unfinished
+        if match is None or (not quoted and match[0].startswith(_REFUSED)):
+            raise self._refusal()
+        self.at = match.end()
+        return _unquoted(match[0].strip())
 
 
 def _folded(texts: list[str]) -> str:
@@ -173,32 +262,6 @@ def _folded(texts: list[str]) -> str:
 
 def _without_comment(text: str) -> str:
     return re.sub(r"(?:^|\s+)#.*", "", text).strip()
-
-
-def _is_closed(text: str) -> bool:
-    opened = re.sub(r'"(?:[^"\\]|\\.)*"|\'(?:[^\']|\'\')*\'', "", text)
-    return not set(opened) & {'"', "'"} and all(opened.count(a) == opened.count(b) for a, b in ("[]", "{}"))
-
-
-def _flow(text: str, number: int) -> Node:
-    """A value on one line: quoted, plain, [a, b] or {a: b}."""
-    text = re.sub(r"""^("(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|[\[{].*[\]}])\s+#.*$""", r"\1", text).strip()
-    if text[:1] == "[" and text.endswith("]"):
-        return Node([_flow(part, number) for part in _split(text[1:-1])], number)
-    if text[:1] == "{" and text.endswith("}"):
-        pairs = (_KEY.fullmatch(part) or _unreadable(part, number) for part in _split(text[1:-1]))
-        return Node({_unquoted(pair["key"]): _flow(pair["rest"] or "", number) for pair in pairs}, number)
-    return Node(_unquoted(text), number)
-
-
-def _unreadable(text: str, number: int) -> re.Match[str]:
-    raise Unreadable(f"line {number}: {text[:60]}")
-
-
-def _split(text: str) -> list[str]:
-    """At the commas that stand in no quotes and no brackets."""
-    parts = re.findall(r"""((?:"(?:[^"\\]|\\.)*"|'(?:[^']|'')*'|\[[^\]]*\]|\{[^}]*\}|\$\{\{.*?\}\}|[^,])+)""", text)
-    return [part.strip() for part in parts if part.strip()]
 
 
 def _unquoted(text: str) -> str:

@@ -11,6 +11,7 @@ from tick import database, facts, verdict
 from tick.doctor.database_checks import ask
 from tick.doctor.findings import Finding, found
 from tick.doctor.subject import Project
+from tick.masking import mask_text
 from tick.verdict import ago, count, every, first_line, lasting, listed
 
 TICKS = 200
@@ -117,7 +118,7 @@ def ends(state: State, project: Project) -> Iterator[Finding]:
         yield found("ticks-killed", "ticks", what, fix)
     ended = next((row for row in state.ticks if row["finished_at"]), None)
     if ended and ended["error"]:
-        what = f"the last one ended in an error: {first_line(ended['error'])}"
+        what = f"the last one ended in an error: {mask_text(first_line(ended['error']))}"
         yield found(
             "ticks-failing", f"tick {ended['id']}", what, "correct what it names; `tick run-once` shows all of it"
         )

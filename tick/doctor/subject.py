@@ -18,8 +18,9 @@ from tick.handlers import Registry
 from tick.schedules import Schedule
 
 MOST_FILES = 20_000
-MOST_BYTES = 1024 * 1024
+MOST_BYTES = schedules_file.MOST_BYTES
 _NOT_OURS = {"node_modules", "__pycache__", "venv", "dist", "build"}
+_TABLE = re.compile(r"""\s*\[\s*schedules\s*\.\s*(?:["']([^"']+)["']|([\w-]+))\s*\]""")
 _PLATFORMS = ("VERCEL", "AWS_LAMBDA_FUNCTION_NAME", "K_SERVICE", "NETLIFY")
 
 
@@ -158,12 +159,15 @@ class Project:
         """The schedules of the file that make windows."""
         return tuple(each for each in self.contents.value.schedules if each.enabled) if self.contents.value else ()
 
+    @cached_property
+    def _tables(self) -> dict[str, int]:
+        """The lines on which the tables of schedules begin, by their names."""
+        lines = enumerate((self.text(self.schedules_path) or "").splitlines(), 1)
+        return {match[1] or match[2]: number for number, line in lines if (match := _TABLE.match(line))}
+
     def schedule_at(self, name: str) -> str:
-        """Where a schedule is: the file and the line of its table."""
-        table = re.compile(rf"""^\s*\[\s*schedules\s*\.\s*["']?{re.escape(name)}["']?\s*\]""")
-        lines = (self.text(self.schedules_path) or "").splitlines()
-        numbers = (number for number, line in enumerate(lines, 1) if table.match(line))
-        return f"{self.schedules_path}:{next(numbers, 1)}, schedules.{name}"
+        """Where a schedule is: the file, the line of its table, and its name."""
+        return f"{self.schedules_path}:{self._tables.get(name, 1)}, schedules.{name}"
 
     @cached_property
     def registry(self) -> Reading:

@@ -135,7 +135,7 @@ def plan(project: Project) -> Iterator[Finding]:
 def shortest_gap(expression: str) -> timedelta | None:
     """The least time between two of the next two hundred windows of an expression."""
     start = datetime(2028, 1, 1, tzinfo=UTC)
-    windows = Cron.parse(expression).windows(UTC, start, start + timedelta(days=400))
+    windows = Cron.parse(expression).windows(UTC, start, start + timedelta(days=800))
     return min((b - a for a, b in pairwise(islice(windows, 200))), default=None)
 
 

@@ -8,9 +8,11 @@
   function say(text, isStale) {
     live.querySelector("[data-live-says]").textContent = text;
     live.classList.toggle("is-stale", isStale);
+    live.classList.toggle("is-live", !isStale);
   }
 
   if (live) {
+    say("updates every 5 s", false);
     body.addEventListener("htmx:beforeRequest", (event) => {
       if (document.hidden) event.preventDefault();
     });
@@ -29,15 +31,15 @@
   }
 
   // Times are shown in UTC; pointed at, in the reader's zone too.
-  function tellLocally(root) {
-    for (const time of root.querySelectorAll("time[datetime]:not([data-told])")) {
+  function tellLocally() {
+    for (const time of document.querySelectorAll("time[datetime]:not([data-told])")) {
       const local = new Date(time.dateTime).toLocaleString(undefined, { dateStyle: "medium", timeStyle: "long" });
       time.title = time.title ? `${time.title}\n${local}` : local;
       time.dataset.told = "";
     }
   }
-  tellLocally(document);
-  body.addEventListener("htmx:oobAfterSwap", (event) => tellLocally(event.detail.target));
+  tellLocally();
+  body.addEventListener("htmx:oobAfterSwap", () => tellLocally());
 
   // Charts
 

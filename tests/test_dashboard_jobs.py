@@ -198,16 +198,14 @@ def test_a_list_says_since_when_it_has_looked_and_goes_on_from_there(conn, visit
 
 def test_a_look_back_among_the_dead_and_within_a_schedule_ends_too(conn, visitor):
     oldest = a_dead_job(conn, "rare", finished_at="-2 days", schedule="busy")
-    many(conn, 25_000, status="dead", error="KeyError: 1")
+    many(conn, 8_000, status="dead", error="KeyError: 1")
     conn.execute("update tick.jobs set schedule = 'busy'")
     page = visitor.get("/dashboard/jobs", status="dead", type="rare")
     assert page.ids == []
     assert page.follow("Look further back").ids == [oldest]
     page = visitor.get("/dashboard/jobs", schedule="busy", type="rare")
     assert "the 5,000 newest" in page.said
-    for _ in range(5):
-        page = page.follow("Look further back")
-    assert page.ids == [oldest]
+    assert page.follow("Look further back").ids == [oldest]
 
 
 @pytest.fixture
@@ -267,9 +265,15 @@ LOOKS = [
 def test_no_statement_reads_more_jobs_than_it_says(big, name, params, kinds):
     bound = NOTHING | params
     query = "explain (analyze, format json) " + statements("dashboard")[name]
-    (plan,) = big.execute(query, bound).fetchone()
-    read = sum(_read(plan[0]["Plan"]))
-    assert read <= kinds * bound["look"] + 2_000, (read, json.dumps(plan)[:4000])
+    for believes in ("what is so", "nothing"):
+        with big.transaction(force_rollback=True):
+            if believes == "nothing":
+                big.execute("delete from pg_statistic where starelid = 'tick.jobs'::regclass")
+                big.execute("update pg_class set reltuples = -1 where oid = 'tick.jobs'::regclass")
+            big.execute(statements("dashboard")["along_indexes"])
+            (plan,) = big.execute(query, bound).fetchone()
+        read = sum(_read(plan[0]["Plan"]))
+        assert read <= kinds * bound["look"] + 2_000, (believes, read, json.dumps(plan)[:4000])
 
 
 def _read(node) -> list[int]:

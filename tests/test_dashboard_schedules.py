@@ -84,8 +84,8 @@ def test_schedules_are_listed_with_rule_windows_outcomes_and_duration(ticked, vi
     assert old[3] == "disabled"
     assert old[4] == "none yet"
     assert nightly[5] == "–"
-    ticked.execute("update tick.types set durations = %s where type = 'sync'", [[0] * 20 + [99] + [0] * (BUCKETS - 21)])
-    assert visitor.get("/dashboard/schedules").rows[2][5] == "1.0 s"
+    ticked.execute("update tick.types set durations = %s where type = 'nightly_report'", [[0] * 20 + [99] + [0] * (BUCKETS - 21)])
+    assert visitor.get("/dashboard/schedules").rows[0][5] == "1 s"
 
 
 def test_the_strip_shows_how_the_last_windows_ended_the_oldest_first(ticked, visitor):

@@ -580,3 +580,26 @@ def test_a_clock_that_was_moved_moves_no_line(conn, settings, lines):
     a_job(conn, run_at="-5 seconds")
     tick(settings)
     assert 5 <= of_job(lines)["waited"] < 60
+
+
+def test_every_field_and_event_is_in_the_guide(conn, settings, lines, monkeypatch):
+    guide = (ROOT / "docs" / "logs.md").read_text()
+    assert f"{logs.MOST_LINES:,} lines" in guide
+    monkeypatch.setattr(logs, "MOST_LINES", 0)
+
+    @public.job(type="fails")
+    def fails() -> None:
+        conn.execute("selekt")
+
+    public.job(type="noop")(lambda: None)
+    a_job(conn, "noop")
+    a_job(conn, "fails", schedule="nightly", window="2026-03-01 03:00+01", traceparent=TRACE)
+    a_job(conn, status="running", lease_expires_at="-1 minute")
+    report = tick(settings, trigger=Trigger("http", "delivery-7"))
+    written = [*lines("tick.jobs"), *lines("tick.ticks")]
+    for name in {name for line in written for name in line} - (
+        report.as_dict().keys() - {"tick", "trigger", "budget", "used"}
+    ):
+        assert f"`{name}`" in guide, name
+    for event in {line["event"] for line in written}:
+        assert f"| `{event}` |" in guide, event

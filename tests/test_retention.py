@@ -262,6 +262,18 @@ class TestDryRun:
         assert conn.execute("select count(*) from tick.jobs where xmax <> 0").fetchone() == (0,)
         assert prune().jobs == 25
 
+    @pytest.mark.parametrize("status", ["done", "cancelled", "dead"])
+    def test_in_steps_it_counts_each_job_once(self, conn, prune, monkeypatch, status):
+        monkeypatch.setattr(retention, "PAGE", 10)
+        for _ in range(35):
+            ended(conn, status, 100)
+        turns = iter(range(1000))
+        monkeypatch.setattr(retention._Work, "has_time", lambda work: next(turns) % 2 == 0)
+        pruned = Pruned()
+        for _ in range(12):
+            prune(pruned=pruned, dry_run=True)
+        assert (pruned.jobs, pruned.complete) == (35, True)
+
 
 class TestOthers:
     def test_what_somebody_has_locked_is_left_until_another_time(self, conn, url, prune):

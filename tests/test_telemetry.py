@@ -596,3 +596,16 @@ def test_what_is_off_is_not_imported(conn, run):
     a_job(conn, "greet")
     program = "import sys, tick.cli; sys.modules['their_jobs'] = sys; tick.cli.main(['run-once']); print('opentelemetry' in sys.modules)"
     assert run("-c", program, OTEL_EXPORTER_OTLP_ENDPOINT="").stdout.splitlines()[-1] == "False"
+
+
+def test_every_attribute_and_metric_is_in_the_guide(conn, settings, spans, metrics):
+    guide = (ROOT / "docs" / "telemetry.md").read_text()
+    public.job(type="noop")(lambda: None)
+    a_job(conn, schedule="nightly")
+    tick(settings)
+    for name in one(spans("process noop")).attributes:
+        assert f"`{name}`" in guide, name
+    for name in ("tick.jobs", "tick.job.duration", "tick.job.wait", "tick.ticks", "tick.budget.used"):
+        assert len(metrics(name)) == 2
+        assert f"| `{name}` |" in guide
+    assert f"first {telemetry.MOST_LABELS} of a process" in guide

@@ -416,8 +416,8 @@ class Tick:
                 return
             try:
                 await chores.do(name, self.queue, self.settings, self.clock.remaining() - CHORE_SECONDS / 2)
-            except TickError as error:
-                logger.warning("%s could not be done: %s", name, error)
+            except Exception as error:  # noqa: BLE001 - jobs have been run, and their outcomes must be written
+                logger.warning("the chore %s could not be done: %s", name, runner.describe(error))
 
     async def close(self) -> None:
         """The last round trip: settle the rest, record what was learnt, finish the tick's row."""

@@ -263,7 +263,7 @@ class Queue:
         expected = _counts(settles, [Reply([], len(s.params["ids"])) for s in settles])
         totals = totals | {name: totals[name] + count for name, count in expected.items()}
         records = [Statement("record_types", {"types": to_json(types)})] if types else []
-        records += [Statement("record_stats", {"stats": to_json(stats)})] if stats else []
+        records += [Statement("record_stats", {"tick": self.tick, "stats": to_json(stats)})] if stats else []
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
             replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)

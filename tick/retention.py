@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -26,7 +26,7 @@ SHORTEST_PATIENCE = 0.5
 
 EVER = 36_500 * DAY
 
-_LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST = (datetime(1970, 1, 1, tzinfo=UTC), 0)
 _BESIDE_JOBS = ("prune_ticks", "prune_skips", "fold_stats", "prune_stats", "prune_alerts")
 
 
@@ -57,6 +57,8 @@ class Pruned:
     after: int = 0
     """The id of the job up to which it has come; 0 begins with the first."""
     complete: bool = False
+    places: dict[str, tuple[datetime, int] | None] = field(default_factory=dict, repr=False)
+    """The end and the id of the last dead and the last cancelled job looked at; None once that was all of them."""
 
 
 async def prune(queue: Queue, chore: Chore, seconds: float) -> None:
@@ -126,15 +128,14 @@ class _Work:
 
     async def ended(self, status: str) -> bool:
         """Prune jobs that are dead or cancelled; whether that was all of them."""
-        place: dict[str, Any] = {"after_at": _LONG_AGO, "after": 0}
-        while self.has_time():
-            (page,) = await self.send("prune_ended", status=status, age=self.params[status], **place)
-            looked_at, jobs, *after = page.rows[0]
+        place = self.pruned.places.get(status, _FIRST)
+        while place and self.has_time():
+            params = {"status": status, "age": self.params[status], "after_at": place[0], "after": place[1]}
+            (page,) = await self.send("prune_ended", **params)
+            looked_at, jobs, *last = page.rows[0]
             self.count(looked_at, jobs)
-            if looked_at < PAGE:
-                return True
-            place = dict(zip(place, after, strict=True))
-        return False
+            place = self.pruned.places[status] = None if looked_at < PAGE else (last[0], last[1])
+        return place is None
 
     async def page(self) -> None:
         """Prune what is old of the next jobs by id."""

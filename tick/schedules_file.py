@@ -715,7 +715,8 @@ def retention_table() -> str:
 def _alert_default(name: str) -> str:
     default = _ALERT_DEFAULTS.get(name, ())
     if _ALERT_KEYS[name].kind.words.startswith("duration"):
-        return f'`"{default / 60:.0f}m"`'
+        hours, minutes = divmod(round(default / 60), 60)
+        return f'`"{hours}h"`' if hours else f'`"{minutes}m"`'
     return f"`{json.dumps(default)}`" if default != () else ""
 
 

@@ -35,7 +35,7 @@ class Source(NamedTuple):
 
 _NEWEST = Source("newest_jobs", "oldest_looked_at", frozenset(), 20_000)
 _OF_SCHEDULE = Source("jobs_of_schedule", "oldest_looked_at_of_schedule", frozenset({"schedule"}), 5_000)
-_ENDED = Source("ended_jobs", "oldest_looked_at_of_ended", frozenset({"status"}), 20_000)
+_ENDED = Source("ended_jobs", "oldest_looked_at_of_ended", frozenset({"status"}), 5_000)
 _ALIKE = _ENDED._replace(answers=frozenset({"status", "type", "error"}))
 _RUNNING = Source("running_jobs", None, frozenset({"status"}), 2_000)
 _PENDING = Source("pending_jobs", None, frozenset({"status"}), 2_000)
@@ -138,7 +138,8 @@ async def find(desk: Desk, filter: Filter, place: Place, limit: int = PAGE, fart
     is_answered = source.edge is not None and filter.fields.keys() <= source.answers
     look = limit + 1 if is_answered else filter.look(farther)
     params = {**filter.params(fingerprint), **place._asdict(), "look": look, "limit": limit + 1}
-    found, *edges = await desk.read(*(_ask(name, **params) for name in (source.jobs, source.edge) if name))
+    statements = [_ask(name, **params) for name in (source.jobs, source.edge) if name]
+    _, found, *edges = await desk.read(_ask("along_indexes"), *statements)
     jobs = found[:limit]
     if len(found) > limit:
         return Found(jobs, _after(source, jobs[-1], place.skip + limit), None, fingerprint)

@@ -24,8 +24,8 @@ async def look(connection: AsyncConnection[Any], schema: str) -> list[Finding]:
     """What the migrations would have made and is missing, or different. What is there besides is nobody's trouble."""
     try:
         expected, actual = await _both(connection, schema)
-    except psycopg.errors.InsufficientPrivilege as error:
-        fix = "run `tick doctor` once with the role that migrates; or: grant create on database to this role"
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.ReadOnlySqlTransaction) as error:
+        fix = "run `tick doctor` once on the primary, with the role that migrates"
         return [found("schema-uncompared", f"schema {schema}", database.one_line(error), fix)]
     return list(compare(expected, actual, schema))
 

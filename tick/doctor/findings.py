@@ -534,7 +534,7 @@ DATABASE = (
     Check(
         "schema-uncompared",
         NOTE,
-        "a role that may not create a schema",
+        "a role or server that does not let a schema be created, even to be rolled back",
         "What the migrations make could not be compared with what is there.",
     ),
     Check("index-invalid", ERROR, "an invalid index", "It costs every write, is used by no read, and guards nothing."),

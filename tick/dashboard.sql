@@ -179,16 +179,19 @@ select j.id, j.type, j.status, j.priority, j.key, j.strict_key, j.schedule, j."w
  where j.id = %(id)s
 
 -- name: kin
--- What the job came after and what comes after it, the group that it is in and the jobs of the group that it ends.
+-- What the job came after and what comes after it, the group that it is in and the jobs of the group that it ends. Only
+-- those that were looked at are put in order: the planner could take the primary key for that, and read it to its end.
 (select 'parent' as kin, r.id, r.type, r.status, r.finished_at
    from tick.jobs j join tick.jobs r on r.id = j.parent_id where j.id = %(id)s)
 union all
 (select 'group', r.id, r.type, r.status, r.finished_at
    from tick.jobs j join tick.jobs r on r.id = j.group_id where j.id = %(id)s)
 union all
-(select 'child', id, type, status, finished_at from tick.jobs where parent_id = %(id)s order by id limit %(limit)s)
+(select 'child', * from (select id, type, status, finished_at from tick.jobs where parent_id = %(id)s limit %(look)s) children
+  order by id limit %(limit)s)
 union all
-(select 'member', id, type, status, finished_at from tick.jobs where group_id = %(id)s order by id limit %(limit)s)
+(select 'member', * from (select id, type, status, finished_at from tick.jobs where group_id = %(id)s limit %(look)s) members
+  order by id limit %(limit)s)
 
 -- name: callbacks
 -- The deliveries of a job's last end, which are put in with it. There is no index of them. Ids grow with time, nearly: so

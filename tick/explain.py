@@ -53,7 +53,7 @@ class Explanation(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """An instant as it was asked for, and what the clocks of the zone do then: nothing, a gap, or first or second."""
+    """An instant as it was asked for, and what the clocks of the zone do with its local time: nothing, gap or twice."""
 
     instant: datetime
     local: datetime
@@ -160,14 +160,13 @@ def _last_time(text: str, where: ZoneInfo, now: datetime) -> Asked:
 
 def _asked_local(local: datetime, where: ZoneInfo) -> Asked:
     first, second = (local.replace(tzinfo=where, fold=fold).astimezone(UTC) for fold in (0, 1))
-    night = "" if first == second else "first" if first < second else "gap"
+    night = "" if first == second else "twice" if first < second else "gap"
     return Asked(first, local, night)
 
 
 def _asked_at(instant: datetime, where: ZoneInfo) -> Asked:
-    there = instant.astimezone(where)
-    local = there.replace(tzinfo=None, fold=0)
-    return Asked(instant, local, "second" if there.fold else _asked_local(local, where).night)
+    local = instant.astimezone(where).replace(tzinfo=None, fold=0)
+    return Asked(instant, local, _asked_local(local, where).night)
 
 
 # The windows

@@ -117,18 +117,9 @@ def _forget_cancellation(task: asyncio.Task[None] | None) -> None:
 class Places:
     """Takes claimed jobs from its buffer, runs them, and collects their outcomes."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        clock: Clock,
-        registry: Registry,
-        stop: Stop,
-        *,
-        lines: logs.Lines,
-        tracing: Tracing | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings, clock: Clock, registry: Registry, stop: Stop, lines: logs.Lines) -> None:
         self.lines = lines
-        self.tracing = tracing
+        self.tracing: Tracing | None = None
         self.settings = settings
         self.concurrency = settings.concurrency
         self.clock = clock

@@ -215,7 +215,8 @@ class Tick:
         self.told = told
         self.clock = clock = told.clock
         self.stop = stop
-        self.places = Places(settings, clock, registry, stop, lines=told.lines, tracing=told.tracing)
+        self.places = Places(settings, clock, registry, stop, told.lines)
+        self.places.tracing = told.tracing
         self.report = told.report
         self.progress: Callable[[Report], None] = lambda report: None
         self.drained = False

@@ -428,8 +428,8 @@ on conflict (type) do update set last_seen = tick.now(), durations = (
            (select sum(run) from unnest(types.durations) run) as t (total))
 
 -- name: record_stats
--- In one order, whoever writes, so that ticks that end together do not deadlock; and before the row is finished, once:
--- what is sent again, since the answer was lost, finds it finished.
+-- In one order, whoever writes, so that ticks that end together do not deadlock. And once: what is sent again, since the
+-- answer was lost, finds what the tick has claimed or reclaimed in its row.
 insert into tick.stats (span, at, type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits)
 select span, case span when 0 then '-infinity' else to_timestamp(floor(extract(epoch from tick.now()) / span) * span) end,
        type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
@@ -437,7 +437,7 @@ select span, case span when 0 then '-infinity' else to_timestamp(floor(extract(e
        type text, done bigint, retried bigint, dead bigint, released bigint, lost bigint, run_seconds float8,
        wait_seconds float8, runs bigint[], waits bigint[])
  cross join (values (60), (600), (3600), (0)) as spans (span)
- where exists (select from tick.ticks where id = %(tick)s and finished_at is null) order by span, type
+ where exists (select from tick.ticks where id = %(tick)s and claimed + reclaimed = 0) order by span, type
 on conflict (span, at, type) do update set
        done = stats.done + excluded.done, retried = stats.retried + excluded.retried, dead = stats.dead + excluded.dead,
        released = stats.released + excluded.released, lost = stats.lost + excluded.lost,

@@ -42,9 +42,10 @@ class Event(NamedTuple):
 async def show(desk: Desk) -> Response:
     """A job, with all that belongs to it."""
     id = job_id(desk)
-    (jobs, kin, callbacks) = await desk.read(
+    _, jobs, kin, callbacks = await desk.read(
+        _ask("along_indexes"),
         _ask("job", id=id, most=LONGEST_TEXT),
-        _ask("kin", id=id, limit=MOST_KIN + 1),
+        _ask("kin", id=id, limit=MOST_KIN + 1, look=10 * MOST_KIN),
         _ask("callbacks", id=id, type=CALLBACK, look=NEIGHBOURS),
     )
     if not jobs:
@@ -71,7 +72,8 @@ async def reasons(desk: Desk, jobs: Sequence[Row]) -> dict[int, Reason]:
     pending = [job for job in jobs if job["status"] == "pending"]
     if not pending:
         return {}
-    (rows,) = await desk.read(_ask("obstacles", ids=[job["id"] for job in pending]))
+    ids = [job["id"] for job in pending]
+    _, rows = await desk.read(_ask("along_indexes"), _ask("obstacles", ids=ids))
     obstacles = {row["id"]: row for row in rows}
     return {job["id"]: waiting.reason(job, obstacles.get(job["id"]), desk.now, desk.registry) for job in pending}
 

@@ -189,6 +189,15 @@ def pem(key) -> bytes:
 
 
 class TestBearer:
+    @pytest.mark.parametrize("sent", ["new", "old", "new,old", "new, old", " new,old\t"])
+    def test_each_of_the_secrets_lets_in_and_so_does_the_variable_as_a_platform_sends_it(self, sent):
+        assert auth.is_secret(sent, ("new", "old"))
+
+    @pytest.mark.parametrize("sent", ["", ",", "new,", "new,other", "old,new,new", "newold", "None", "new\0", "\xff"])
+    def test_nothing_else_does(self, sent):
+        assert auth.is_secret(sent, ("new", "old")) == (sent == "new,")
+        assert not auth.is_secret(sent, ())
+
     @pytest.mark.parametrize("site_of_origin", ["same-origin", "same-site", "none"])
     def test_of_the_secret_is_let_in(self, site, site_of_origin):
         assert site.tick(headers=BEARER | {"sec-fetch-site": site_of_origin}).status_code == 200

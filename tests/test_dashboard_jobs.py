@@ -286,7 +286,7 @@ def _read(node) -> list[int]:
     return rows
 
 
-def test_lists_do_not_read_payloads(big):
+def test_lists_do_not_read_payloads(conn):
     for name in (
         "newest_jobs",
         "jobs_of_schedule",
@@ -296,7 +296,7 @@ def test_lists_do_not_read_payloads(big):
         "pending_jobs_of",
         "jobs_by_id",
     ):
-        cursor = big.execute(statements("dashboard")[name], NOTHING | {"ids": [1], "status": "dead", "schedule": "s1"})
+        cursor = conn.execute(statements("dashboard")[name], NOTHING | {"ids": [1], "status": "dead", "schedule": "s1"})
         assert not {"payload", "result", "errors"} & {column.name for column in cursor.description}, name
 
 

@@ -289,7 +289,8 @@ def _as_text(settings: Settings, message: Message) -> str:
 
 def _as_html(settings: Settings, message: Message) -> str:
     parts = "".join(_html_part(part, _links(settings, part)) for part in message.parts)
-    return f"<!doctype html><html><body>{parts}<p><small>{escape(message.app)}, {alerts.clock(message.at)}</small></p>"
+    foot = f"<p><small>{escape(message.app)}, {alerts.clock(message.at)}</small></p>"
+    return f"<!doctype html><html><body>{parts}{foot}</body></html>"
 
 
 def _html_part(part: Part, links: Sequence[tuple[str, str]]) -> str:

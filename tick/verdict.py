@@ -8,20 +8,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from . import facts
+from . import alerts, facts
 from .database import Statement
 
-SHORTEST_INTERVAL = 60.0
-LATE_AFTER = 3
-"""Intervals without a tick after which ticks are said to have stopped."""
+# The rule by which alerts are told, and /health answers.
+SHORTEST_INTERVAL, LATE_AFTER, BY_HAND = alerts.SHORTEST_INTERVAL, alerts.LATE_AFTER, alerts.BY_HAND
 LATELY = 900.0
 """Seconds over which failures are counted."""
 DAY = 86_400.0
 BEHIND, FAR_BEHIND = 5, 30
 """Intervals for which a job may have been due before ticks are behind, or hopelessly so."""
 FEWEST_FAILURES, MANY, MOST_OF_THEM = 3, 0.25, 0.5
-BY_HAND = frozenset({"cli", "dev", "doorbell"})
-"""Triggers that nobody expects to come regularly."""
 REMAINDERS = 10
 """Below so many of a unit, the next smaller one is told too."""
 

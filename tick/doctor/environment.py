@@ -44,7 +44,7 @@ def proofs(project: Project) -> Iterator[Finding]:
 
 
 def cron_secret(project: Project) -> Iterator[Finding]:
-    """CRON_SECRET is one that nobody guesses, and that Vercel sends as it is."""
+    """CRON_SECRET is one that nobody guesses."""
     for secret in project.settings.secrets:
         if _EXAMPLES.fullmatch(secret):
             yield found(
@@ -53,10 +53,6 @@ def cron_secret(project: Project) -> Iterator[Finding]:
         elif len(secret) < SHORTEST_SECRET:
             what = f"it has {len(secret)} characters"
             yield found("secret-short", SECRET, what, f"set what this prints: {MAKE_ONE}")
-    if len(project.settings.secrets) > 1 and vercel.calls_tick(project):
-        what = f"it has {len(project.settings.secrets)} secrets, and vercel.json has a cron"
-        fix = f"set {SECRET} to one of them; the other one, signed for, may be in TICK_INBOUND_SECRETS meanwhile"
-        yield found("secret-several", SECRET, what, fix)
 
 
 def secrets(project: Project) -> Iterator[Finding]:

@@ -328,12 +328,6 @@ ENVIRONMENT = (
     Check("secret-example", ERROR, "a CRON_SECRET out of a guide", "Everybody knows it."),
     Check("secret-empty", WARNING, "a secret that is set and empty", "It counts as not set."),
     Check(
-        "secret-several",
-        ERROR,
-        "several CRON_SECRETs where Vercel's cron sends them",
-        "Vercel sends the variable as it is, with the comma, and gets a 401.",
-    ),
-    Check(
         "secret-missing",
         WARNING,
         "a named secret that the schedules file or the alerts use, and that is not set",

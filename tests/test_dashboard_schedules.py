@@ -240,7 +240,6 @@ def test_why_it_did_not_run_is_explained(ticked, visitor, settings):
     assert "is no window of nightly-report" in page.press("Explain", at="2026-03-11T05:00").said
     assert page.all("input", name="at")[0].attributes["value"] == "2026-03-11T02:30"
     page = page.press("Explain", at="<script>soon</script>")
-    assert page.status == 422
     assert "is not an instant" in page.one("p", id="problem").text
     assert not page.main.all("script")
 

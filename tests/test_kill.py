@@ -70,7 +70,7 @@ class Ticks:
     def start(self, budget: float = 50) -> subprocess.Popen:
         command = [sys.executable, "-m", "tick.cli", "run-once", "--json", "--budget", str(budget)]
         process = subprocess.Popen(command, env=self.env, cwd=self.folder, text=True,
-                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)  # fmt: skip
         self.running.append(process)
         return process
 

@@ -250,6 +250,15 @@ class TestDeaths:
         shop.tick()
         assert shop.conn.execute("select count, untold from tick.alerts").fetchall() == [(3, 2)]
 
+    def test_one_that_two_watches_see_is_counted_once(self, shop):
+        shop.tick()
+        shop.now += timedelta(minutes=1)
+        move_clock(shop.conn, shop.now.isoformat())
+        shop.dies()
+        shop.tick(0)
+        shop.tick()
+        assert shop.conn.execute("select count, untold from tick.alerts").fetchall() == [(1, 0)]
+
     def test_more_than_five_thousand_are_told_as_such(self, shop):
         shop.dies(count=5100)
         shop.ticks(2)
@@ -310,6 +319,7 @@ class TestItself:
         )
         assert conn.execute(dead).fetchall() == [(False, "send_mail: 1 job died"), (True, "tick.alert: 1 job died")]
         assert shop.count("tick.jobs where type = 'tick.alert'") == 2
+        assert conn.execute("select count from tick.alerts where subject = 'tick.alert'").fetchall() == [(1,)]
 
     def test_its_retries_are_no_failures_of_a_type(self, shop):
         shop.conn.execute(
@@ -529,10 +539,18 @@ class TestTogether:
         shop.tick()
         assert shop.told() == ["send_mail: 3 jobs died"]
 
-    def test_of_two_watches_at_once_one_writes(self, shop, settings):
-        """As when the first is so slow that its chore is due again."""
+    def test_of_two_watches_at_once_one_writes(self, shop, settings, monkeypatch):
+        """As when the first is so slow that its chore is due again, and both have looked before one of them writes."""
         shop.tick()
         shop.dies()
+        look, looked = watch._look, asyncio.Barrier(2)
+
+        async def look_and_wait(*args: Any) -> Any:
+            seen = await look(*args)
+            await looked.wait()
+            return seen
+
+        monkeypatch.setattr(watch, "_look", look_and_wait)
 
         async def both() -> None:
             async with database.connect(settings.database_url) as one, database.connect(settings.database_url) as two:
@@ -540,8 +558,9 @@ class TestTogether:
                 shop.conn.execute("update tick.chores set due_at = tick.now()")
                 first = await queues[0].begin_chore("watch", -1)
                 second = await queues[1].begin_chore("watch", 60)
-                await watch.watch(queues[0], first, shop.settings, 5)
-                await watch.watch(queues[1], second, shop.settings, 5)
+                await asyncio.gather(
+                    watch.watch(queues[0], first, shop.settings, 5), watch.watch(queues[1], second, shop.settings, 5)
+                )
 
         asyncio.run(both())
         assert shop.count("tick.jobs where type = 'tick.alert'") == 1

@@ -270,6 +270,8 @@ def run_now(options: argparse.Namespace) -> int:
             key=schedule.key,
             max_attempts=schedule.max_attempts,
             timeout=schedule.timeout.total_seconds() if schedule.timeout else None,
+            callback_url=schedule.callback_url,
+            on_dead_url=schedule.on_dead_url,
             schedule=schedule.name,
         )
     )

@@ -34,6 +34,7 @@ _PROJECT_KEYS = (
     "concurrency",
     "heartbeat",
     "http_allow",
+    "log",
     "mail_from",
     "modules",
     "oidc",

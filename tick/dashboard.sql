@@ -135,7 +135,7 @@ select id, type, status, priority, key, schedule, "window", run_at, created_at, 
 -- name: obstacles
 -- What stands in the way of pending jobs: the job that has their key, or goes before them; a limit without room; the job
 -- that they come after.
-select j.id, j.attempt > 0 and j.strict_key as holds_key, holder.id as holder_id, holder.status as holder_status,
+select j.id, holder.id as holder_id, holder.status as holder_status,
        l.room, l.key_rate is not null and j.key is not null and l.key_rate <= (
            select count(*) from tick.starts s
             where s.lane = l.lane and s.key = j.key and s.at > tick.now() - l.key_period) as key_is_full,
@@ -150,7 +150,7 @@ select j.id, j.attempt > 0 and j.strict_key as holds_key, holder.id as holder_id
        union all
        (select h.id, h.status from tick.jobs h
          where h.key = j.key and h.status = 'pending' and h.waits_for is null and h.id <> j.id
-           and (h.run_at, h.id) < (j.run_at, j.id)
+           and (h.run_at, h.id) < (j.run_at, j.id) and not (j.strict_key and j.attempt > 0)
          order by h.run_at, h.id limit 1)
        limit 1) holder on true
   left join tick.limits lim on lim.lane = j.lane
@@ -248,7 +248,7 @@ returning id
 -- As `replay`, with another payload, in one statement: if somebody has changed the job since it was read, nothing happens.
 update tick.jobs set payload = %(payload)s::jsonb, status = 'pending', run_at = tick.now(), failures = 0, losses = 0, cuts = 0,
        finished_at = null, cancel_requested_at = null, progress = null, waits_for = nullif(waits_for, 'key')
- where id = %(id)s and status in ('dead', 'cancelled') 
+ where id = %(id)s and status in ('dead', 'cancelled') and md5(payload::text) = %(digest)s
 returning id
 
 

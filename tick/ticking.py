@@ -40,7 +40,7 @@ HIGHEST_PORT = 65_535
 
 def run_once(options: argparse.Namespace) -> int:
     """One tick here and now; its report."""
-    log_to_stderr()
+    log_to_stderr(tells_ticks=True)
     settings = settings_with_database()
     budget = options.budget or platforms.budget(settings)
     registry = load_handlers(settings, max(budget, platforms.budget(settings)))
@@ -197,7 +197,7 @@ def _serve(settings: Settings, host: str, port: int) -> None:
 
 def dev(options: argparse.Namespace) -> int:
     """The endpoint and a tick on every minute, on the embedded Postgres unless DATABASE_URL is set."""
-    log_to_stderr()
+    log_to_stderr(tells_ticks=True)
     settings = settings_with_database()
     registry = _handlers_of_a_server(settings)
     asyncio.run(migrate_now(settings))

@@ -92,7 +92,7 @@ async def do(desk: Desk) -> Response:
     """Do it, in one transaction; whoever was faster has been so."""
     action = _action(desk.form.get("do", ""))
     filter, found = await _meant(desk, action)
-    ids = sorted(job["id"] for job in found.jobs if job["status"] in action.statuses)
+    ids = sorted(job["id"] for job in found.jobs)
     (changed,) = await desk.change(action.statement._replace(params={"ids": ids}))
     logger.info("dashboard: %d jobs %s by %s: %s", len(changed), action.done, desk.who, filter or ids[:SAMPLE])
     return desk.go(_back(filter), _told(action, len(changed), len(ids)))

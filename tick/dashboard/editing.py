@@ -62,7 +62,6 @@ def _form(desk: Desk, job: Row, text: str, problems: list[str] | None = None) ->
     handler = desk.registry.get(job["type"]) if job["type"] in desk.registry else None
     return desk.page(
         "job_edit.html",
-        code=422 if problems else 200,
         job=job,
         text=text,
         problems=problems or [],

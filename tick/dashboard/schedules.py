@@ -108,7 +108,6 @@ async def show_one(desk: Desk) -> Response:
     explanation, problem = await _explained(desk, name, at) if at else (None, None)
     return desk.page(
         "schedule.html",
-        code=422 if problem else 200,
         shown=shown,
         windows=_windows(shown, skips),
         coming=list(_coming(shown.schedule, desk.now)),

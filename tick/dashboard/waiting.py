@@ -36,7 +36,7 @@ def _for_others(job: Row, obstacle: Row | None) -> Reason | None:
     if job["waits_for"] == "group":
         waits = obstacle["waits"] if obstacle else 0
         return Reason(f"for {waits} job{'' if waits == 1 else 's'} of its group to end")
-    if obstacle and obstacle["holder_id"] and not obstacle["holds_key"]:
+    if obstacle and obstacle["holder_id"]:
         doing = "runs" if obstacle["holder_status"] == "running" else "goes first"
         return Reason(f"behind the job that has its key and {doing}", obstacle["holder_id"])
     return Reason("behind another job of its key") if job["waits_for"] == "key" else None

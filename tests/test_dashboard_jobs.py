@@ -372,7 +372,7 @@ def test_a_strict_job_that_has_started_goes_before_one_that_is_free(conn, visito
     first = a_job(conn, "other", key="user:1", run_at="-1 minute")
     strict = a_job(conn, "other", key="user:1", strict_key=True, attempt=1)
     conn.execute("update tick.jobs set waits_for = null")
-    (rows,) = [conn.execute(statements("dashboard")["obstacles"], {"ids": [first, strict]}).fetchall()]
+    rows = conn.execute(statements("dashboard")["obstacles"], {"ids": [first, strict]}).fetchall()
     assert {row[0]: row[1] for row in rows} == {first: strict, strict: None}
 
 

@@ -43,7 +43,7 @@ def test_it_expires(monkeypatch):
     assert tokens.read(SETTINGS, "replay", token, tokens.REPLAY_SECONDS) is None
 
 
-@pytest.mark.parametrize("place", [0, 5, -1])
+@pytest.mark.parametrize("place", [0, 5, -2])
 def test_one_that_was_changed_is_none(place):
     token = list(tokens.sign(SETTINGS, "replay", {"type": "send_mail"}))
     token[place] = "A" if token[place] != "A" else "B"

@@ -22,16 +22,17 @@ _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]++|[0-9]++|[^\W_A-Za-z0-9]++")
 _SECRET = re.compile(
     r"(?:^|_)(?:"
     r"[a-z0-9]*(?:passwords?|passwd|passphrase|passcode|secrets?|tokens?|credentials?|authorization|apikeys?)"
-    r"|pass|pwd|pw|cookies?|sessionid|ssn|cvv|cvc|otp|pin|jwt|(?:credit|debit)?card|cardnumber"
+    r"|pass|pwd|pw|cookies?|sessionid|ssn|cvv|cvc|otp|pin|jwt|(?:credit|debit)?card(?=$|_(?:number|no|data|details?)(?:_|$))|cardnumber"
     r"|(?:api|private|secret|access|signing|encryption|master|ssh|auth|account|service|webhook)_?keys?"
     r")(?:_|$)|(?:^|_)auth$"
 )
 _HARMLESS = re.compile(
     r"_(?:id|ids|type|types|kind|name|names|count|counts|length|size|limit|usage|used|total|brand|last_?4"
-    r"|at|in|on|until|expires|expired|expiry|expiration|ttl|exp|policy|consent|hint|version|status|set)$"
+    r"|at|in|on|until|expires|expired|expiry|expiration|ttl|exp|policy|consent|hint|version|status|set"
+    r"|declined|error|errors|exception|required|refused|rejected|denied|invalid|missing|found|warning)$"
     r"|^(?:max|min|num|number_of|n|total|used|prompt|completion|input|output|cached|reasoning)_(?:[a-z]+_)?tokens$"
 )
-"""What tells of a secret, and is none: card_id, token_type, password_changed_at, max_tokens."""
+"""What tells of a secret, and is none: card_id, token_type, password_changed_at, TokenError, max_tokens."""
 
 _NAME = re.compile(r"""(?<![\w.-])(?P<name>[A-Za-z_][\w.-]*+)(?:\\*+["'])?+\]?+\s?+(?:=>|[:=])\s?+""")
 _VALUE = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .config import Settings
@@ -50,8 +51,14 @@ def _serializer(settings: Settings, purpose: str) -> URLSafeTimedSerializer:
     from itsdangerous import URLSafeTimedSerializer
 
     # All of them, so that who was given one of them, such as a cron, cannot sign with it.
-    key = hashlib.sha256(json.dumps(_secrets(settings)).encode()).digest()
+    key = _stretched(json.dumps(_secrets(settings)))
     return URLSafeTimedSerializer(key, salt=f"tick.{purpose}", signer_kwargs={"digest_method": hashlib.sha256})
+
+
+@cache
+def _stretched(secrets: str) -> bytes:
+    """A key that costs 50 ms, once a process: who has a signed link could try passwords on it as fast as that."""
+    return hashlib.scrypt(secrets.encode(), salt=b"tick.tokens", n=2**14, r=8, p=1, dklen=32)
 
 
 def _secrets(settings: Settings) -> list[list[str]]:

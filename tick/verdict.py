@@ -103,7 +103,7 @@ def judge(  # noqa: PLR0917 - the answers, as `questions` has them
         *_failing(rates),
         *_dead(dead, depth[0]),
         *_without_handler(unhandled, depth[0]),
-        *_silent_triggers(triggers),
+        *_silent_triggers(triggers, beating),
         *_paused(paused),
     ]
     worst = max((finding.state for finding in findings), key=_GRAVITY.__getitem__, default=OK)
@@ -168,9 +168,10 @@ def _failing(rates: Sequence[Row]) -> list[Finding]:
     share = total["failed"] / (total["failed"] + total["done"])
     if share < MANY:
         return []
-    worst = max((row for row in rates if row["type"]), key=lambda row: int(row["failed"]))
-    only = "" if worst["failed"] == total["failed"] else "mostly "
-    text = f"Failing: {share * 100:.0f} % of the last {lasting(LATELY)}'s attempts failed, {only}{worst['type']}."
+    worst = max((row for row in rates if row["type"]), key=lambda row: int(row["failed"]), default=None)
+    only = "" if worst is None or worst["failed"] == total["failed"] else "mostly "
+    whose = f", {only}{worst['type']}" if worst else ""
+    text = f"Failing: {share * 100:.0f} % of the last {lasting(LATELY)}'s attempts failed{whose}."
     return [Finding(CRITICAL if share >= MOST_OF_THEM else WARNING, text)]
 
 
@@ -192,16 +193,17 @@ def _without_handler(unhandled: Sequence[Row], depth: Row) -> list[Finding]:
     return [Finding(WARNING, text)]
 
 
-def _silent_triggers(triggers: Sequence[Row]) -> list[Finding]:
+def _silent_triggers(triggers: Sequence[Row], beating: Beat) -> list[Finding]:
     """That one of several triggers has stopped; one that has been silent for long was switched off."""
+    if beating.status == "stopped":
+        return []  # That has been said, of all of them.
     regular = [row for row in triggers if row["ticks"] > LATE_AFTER and row["trigger"] not in BY_HAND and row["gap"]]
     if len(regular) < 2:
         return []
-    # When all of them are silent, ticks have stopped, which has been said.
     return [
         Finding(WARNING, f"One trigger of {len(regular)} has stopped: {_silence(row)}.")
         for row in regular
-        if _is_silent(row) and not all(map(_is_silent, regular))
+        if _is_silent(row)
     ]
 
 

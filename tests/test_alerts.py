@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tick import alerts
@@ -99,6 +99,7 @@ class TestDeaths:
         assert title(each) == "send_mail: 5 more jobs died"
         assert [k["count"] for k in each.alert.details["kinds"]] == [5]
 
+    @settings(deadline=None)
     @given(st.lists(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(1, 9)), max_size=4), max_size=30))
     def test_every_death_is_told_exactly_once_in_the_end(self, watches):
         alert, now, told = None, NOW, 0

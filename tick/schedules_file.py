@@ -706,12 +706,6 @@ def alert_table() -> str:
     return "\n".join(["| key | value | default | what it means |", "| --- | --- | --- | --- |", *rows])
 
 
-def retention_table() -> str:
-    """The table of the keys of [retention] in the guide, in Markdown."""
-    rows = [f"| `{key.name}` | {key.kind.words} | {key.doc} |" for key in RETENTION_KEYS]
-    return "\n".join(["| key | value | what is kept |", "| --- | --- | --- |", *rows])
-
-
 def _alert_default(name: str) -> str:
     default = _ALERT_DEFAULTS.get(name, ())
     if _ALERT_KEYS[name].kind.words.startswith("duration"):

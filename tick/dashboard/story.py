@@ -23,7 +23,7 @@ LONGEST_TEXT = 100_000
 MOST_KIN = 100
 NEIGHBOURS = 3_000
 """Jobs that are looked through for the callbacks of one that has ended."""
-CALLBACK = "tick" + ".callback"
+CALLBACK = "tick.callback"
 
 logger = logging.getLogger("tick")
 

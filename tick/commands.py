@@ -198,6 +198,8 @@ def schedules(options: argparse.Namespace) -> int:
     for warning in warnings(loaded):
         print(f"warning: {warning}", file=sys.stderr)
     if options.check:
+        if not options.file:
+            module.read_project(settings)
         return _check(settings, loaded, path)
     rows = [row for schedule in loaded for row in _next_windows(schedule, options.next)]
     show(rows, as_json=options.json, empty=f"{path.name} has no schedules", title=path.name)

@@ -86,8 +86,8 @@ class Context:
         cancelled: True once somebody has cancelled the job; a coroutine is cancelled, a plain function may look.
         key: the job's key, or None.
         settings: how this tick was configured: where its database is, what it may call.
-        traceparent: the trace that it was enqueued in, or this attempt's own span where tick tells OpenTelemetry, as W3C
-            Trace Context writes it; or None.
+        traceparent: the trace that it was enqueued in, or the attempt's own span where OpenTelemetry is told of it, as
+            W3C Trace Context writes it; or None.
         logger: a logger that carries the job's id, type and attempt.
     """
 

@@ -235,7 +235,8 @@ class Tick:
     async def run(self, trigger: Trigger) -> Report:
         if not await self.open(trigger):
             await self.drain()
-            await self.keep_house()
+            if self.chores:
+                await self.keep_house()
             await self.close()
         self.report.used = round(self.clock.elapsed(), 4)
         self.progress(self.report)
@@ -411,14 +412,24 @@ class Tick:
     # close
 
     async def keep_house(self) -> None:
-        """Do the chores that are due, when there is time for them: they are no job's, and no tick fails by them."""
+        """Do the chores that are due, when there is time for them, and run what they have enqueued.
+
+        They are no job's, and no tick fails by them. What has just died is written before, so that they see it.
+        """
+        if self.places.outcomes:
+            await self.exchange()
+        await self.do_chores()
+        self.drained = False
+        await self.drain()
+
+    async def do_chores(self) -> None:
         for name in self.chores:
             if self.places.over() or self.clock.remaining() < CHORE_SECONDS:
                 return
             try:
                 await chores.do(name, self.queue, self.settings, self.clock.remaining() - CHORE_SECONDS / 2)
             except Exception as error:  # noqa: BLE001 - jobs have been run, and their outcomes must be written
-                logger.warning("the chore %s could not be done: %s", name, runner.describe(error))
+                logger.warning("%s could not be done: %s", name, runner.describe(error))
 
     async def close(self) -> None:
         """The last round trip: settle the rest, record what was learnt, finish the tick's row."""

@@ -596,7 +596,7 @@ class TestTheChore:
         with psycopg.connect(url) as other, caplog.at_level(logging.WARNING, "tick"):
             other.execute("select from tick.jobs where parent_id = %s for update", [parent])
             assert tick(settings).done == 1
-        assert "prune could not be done: somebody else is in the way" in caplog.text
+        assert "prune could not be done" in caplog.text
         assert chore(conn)[1] <= 0
         tick(settings)
         assert statuses(conn) == {"done": 1, "cancelled": 1}

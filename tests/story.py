@@ -168,9 +168,10 @@ def _windows(conn: psycopg.Connection) -> None:
         select type, name, at, at, case when bad then 'dead' else 'done' end, 1, at + interval '1 s', at + interval '3 s',
                case when bad then 'ConnectTimeout: crm.example.com:443 did not answer in 10.2 s' end, bad::int
           from (select type, name, at, name = 'sync-crm' and extract(hour from at) = 4 as bad
-                  from (values ('sync_crm', 'sync-crm', interval '15 minutes'), ('nightly_report', 'nightly-report', interval '1 day'),
-                               ('sync_crm', 'refresh-rates', interval '5 minutes')) s (type, name, every)
-                 cross join lateral generate_series(date_trunc('day', now()) - every * 40, now() - interval '1 minute', every) at) w
+                  from (values ('sync_crm', 'sync-crm', interval '15 minutes', interval '0'),
+                               ('nightly_report', 'nightly-report', interval '1 day', interval '90 minutes'),
+                               ('sync_crm', 'refresh-rates', interval '5 minutes', interval '0')) s (type, name, every, at_hour)
+                 cross join lateral generate_series(date_trunc('day', now()) + at_hour - every * 40, now() - interval '1 minute', every) at) w
         on conflict do nothing
         """
     )

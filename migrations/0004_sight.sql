@@ -7,19 +7,28 @@ set local lock_timeout = '5s';
 
 -- What an error has in common with others of its kind: what differs from case to case is taken out of its first line.
 create or replace function tick.fingerprint(error text) returns text language sql immutable parallel safe as $$
-    select left(regexp_replace(regexp_replace(regexp_replace(left(split_part(coalesce(error, ''), E'\n', 1), 500),
-               '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\y[0-9a-fA-F]{12,}\y', '#', 'g'),
+    select left(regexp_replace(regexp_replace(regexp_replace(regexp_replace(regexp_replace(
+               left(split_part(coalesce(error, ''), E'\n', 1), 500),
+               '(https?://[^/\s''"]+)/[^\s''"]*', '\1/…', 'g'),
+               '[^\s''"<>@]+@[^\s''"<>@]+\.\w+', '@', 'g'),
+               '[0-9a-fA-F]{8}-[0-9a-fA-F-]{27}|0x[0-9a-fA-F]+|\y(?=\w*[0-9])(?=\w*[A-Za-z])\w{12,}\y|\y[0-9a-fA-F]{12,}\y', '#', 'g'),
                '''[^'']*''|"[^"]*"', '"…"', 'g'),
                '[0-9]+([.,:][0-9]+)*', '#', 'g'), 200)
 $$;
 
 alter table tick.jobs
     add column if not exists fingerprint text;      -- of its last error, from when it is dead: what dead jobs are grouped by
-do $$ begin
-    if not exists (select from tick.migrations where number = 4) then
-        update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
-    end if;
+-- In the database, so that jobs are grouped whatever buries them: an older version too, while it is rolled out.
+create or replace function tick.set_fingerprint() returns trigger language plpgsql as $$
+begin
+    new.fingerprint := tick.fingerprint(new.last_error);
+    return new;
 end $$;
+create or replace trigger jobs_fingerprint_of_new before insert on tick.jobs for each row
+    when (new.status = 'dead') execute function tick.set_fingerprint();
+create or replace trigger jobs_fingerprint before update on tick.jobs for each row
+    when (new.status = 'dead' and old.status <> 'dead') execute function tick.set_fingerprint();
+update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
 create index if not exists jobs_dead_by_error on tick.jobs (type, fingerprint, finished_at) where status = 'dead';
 
 -- Who paused a schedule's name, and since when: beside tick.schedules.paused.
@@ -55,6 +64,11 @@ create table if not exists tick.chores (
 );
 insert into tick.chores (name) values ('prune') on conflict do nothing;
 
+-- None is ever set further ahead than ten minutes: one that is so was set before the clock was put back.
+create or replace view tick.due_chores as
+    select * from tick.chores
+     where (due_at <= tick.now() or due_at > tick.now() + interval '15 minutes') and not settings ? 'off';
+
 -- What alerts are about, as long as it lasts, and when somebody was last told.
 create table if not exists tick.alerts (
     rule            text        not null,           -- dead, failing, backlog, stopped, missed
@@ -68,6 +82,9 @@ create table if not exists tick.alerts (
     details         jsonb       not null default '{}',
     primary key (rule, subject)
 );
+
+-- How often a tick has added to the statistics, so that what is sent again is not added again.
+alter table tick.ticks add column if not exists tallies integer not null default 0;
 
 create index if not exists skips_by_age on tick.skips (recorded_at);
 

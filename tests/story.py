@@ -236,10 +236,18 @@ def _jobs(conn: psycopg.Connection) -> dict[str, int]:
     a_job(conn, "charge_invoice", payload={"invoice_id": 9, "amount": 4.5}, key="customer:8", run_at="-30 seconds")
     ids["unknown"] = a_job(conn, "import_catalogue", payload={"file": "spring.csv"}, run_at="-3 hours")
     ids["cancelled"] = a_job(conn, "resize_avatar", "cancelled", payload={"url": "https://example.com/b.png"})
+    error = "CardDeclined: card declined for invoice 4711: insufficient funds"
+    kind = {
+        "fingerprint": "CardDeclined: #",
+        "clean": error,
+        "count": 23,
+        "last_id": ids["CardDeclined"],
+        "last_error": error,
+    }
     conn.execute(
         "insert into tick.alerts (rule, subject, since, seen_at, told_at, count, details) values"
         " ('dead', 'charge_invoice', now() - interval '2 hours', now(), now() - interval '2 hours', 27, %s)",
-        [Jsonb({"error": "CardDeclined: card declined for invoice 4711: insufficient funds"})],
+        [Jsonb({"kinds": [kind], "others": 0, "more": False})],
     )
     conn.execute("analyze")
     return ids

@@ -422,7 +422,7 @@ class TestMail:
         ("changed", "message"),
         [
             ({"mail_from": None}, "TICK_MAIL_FROM must say from whom to mail"),
-            ({"mail_from": "shop"}, "TICK_MAIL_FROM must say from whom to mail"),
+            ({"mail_from": "shop"}, "TICK_MAIL_FROM must say from whom to mail, such as Shop <tick@your-domain>"),
             ({"mail_from": "a@example.com\nBcc: b@example.com"}, "TICK_MAIL_FROM must say from whom to mail"),
             ({"smtp_url": None}, "TICK_SMTP_URL must say where the mail server is"),
             ({"smtp_url": "mail.example:25"}, "TICK_SMTP_URL must say where the mail server is"),

@@ -113,6 +113,12 @@ class TestDeaths:
         assert told == sum(count for deaths in watches for _, count in dict(deaths).items())
         assert alert is None or alert.ended_at
 
+    @pytest.mark.parametrize("count", [1, 7])
+    def test_the_end_does_not_say_what_has_become_of_the_dead(self, count):
+        (raised,) = judged([died(count)])
+        said = title(Judged(raised.alert, "recovered"))
+        assert said == f"Recovered: no more jobs of send_mail die; {count} did, look at what is still dead"
+
     def test_kinds_beyond_the_fourth_are_counted(self):
         (finding,) = alerts.find(RULES, Facts(NOW, deaths=[kind(error=str(n)) for n in range(9)]), MEMORY)
         (part,) = alerts.message("shop", judged([finding]), NOW).parts
@@ -257,6 +263,32 @@ class TestWindows:
     )
     def test_three_that_did_not_succeed_and_none_that_is_only_waiting(self, how, found):
         assert len(alerts.find(RULES, Facts(NOW, windows=self.rows(*how)), MEMORY)) == found
+
+    @pytest.mark.parametrize(
+        ("how", "recovers"),
+        [
+            (["done", "dead", "dead", "dead"], True),
+            (["pending", "done", "dead", "dead"], True),
+            (["pending", "dead", "dead"], False),
+            (["pending!", "running", "cancelled"], False),
+            (["dead", "dead", "dead", "done"], False),
+            ([], False),
+        ],
+    )
+    def test_it_has_recovered_only_when_the_newest_that_ended_succeeded(self, how, recovers):
+        (raised,) = judged(alerts.find(RULES, Facts(NOW, windows=self.rows("dead", "dead", "dead")), MEMORY))
+        told = alerts.told(raised, NOW)
+        nothing = self.rows("dead")[0] | {"status": None, "window": None}
+        (each,) = judged(
+            [], told, now=NOW + minutes(5), rules=replace(RULES, missed=5), windows=self.rows(*how) or [nothing]
+        )
+        assert (each.tells, bool(each.alert.ended_at)) == (("recovered", True) if recovers else ("", False))
+
+    @pytest.mark.parametrize("changed", [{"rules": replace(RULES, missed=False)}, {"windows": []}])
+    def test_it_ends_without_a_word_when_the_rule_or_the_schedule_is_gone(self, changed):
+        (raised,) = judged(alerts.find(RULES, Facts(NOW, windows=self.rows("dead", "dead", "dead")), MEMORY))
+        (each,) = judged([], alerts.told(raised, NOW), **({"windows": self.rows("dead", "dead")} | changed))
+        assert (each.tells, bool(each.alert.ended_at)) == ("", True)
 
     def test_a_schedule_without_windows_is_one_row_of_nothing(self):
         row = dict.fromkeys(("last_id", "status", "window", "failed", "last_error")) | {

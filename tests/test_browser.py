@@ -286,6 +286,152 @@ def test_hostile_payloads_errors_and_names_are_text(shop):
         assert (path, overflow(page)) == (path, 0)
 
 
+LONG = "a_name_of_a_hundred_characters_" + "x" * 69
+
+
+@pytest.fixture
+def long_names(shop):
+    """A job, a schedule, a tick, an alert and a type, each with a name as long as people may give them."""
+    story_file = Path(shop.settings.schedules_path)
+    story_file.write_text(f'{story.SCHEDULES}\n[schedules.{LONG}]\nevery = "15m"\ntype = "sync_crm"\n')
+    shop.tick()
+    conn = shop.conn
+    conn.execute("update tick.ticks set trigger = %s where trigger = 'github'", [LONG])
+    conn.execute("update tick.stats set type = %s where type = 'sync_crm'", [LONG])
+    conn.execute(
+        "insert into tick.alerts (rule, subject, since, seen_at, count, details) values"
+        " ('missed', %s, now(), now(), 3, jsonb_build_object('last_error', %s::text))",
+        [LONG, f"Boom: {LONG}"],
+    )
+    a_job(conn, LONG, run_at="-1 minute")
+    a_job(conn, LONG, "running", progress={"done": 1, "total": 2, "note": LONG})
+    return a_job(conn, LONG, "dead", key=LONG, schedule=LONG, payload={LONG: LONG}, last_error=LONG, fingerprint=LONG)
+
+
+@pytest.mark.parametrize(("size", "scheme"), [("phone", "light"), ("phone", "dark"), ("desktop", "light")])
+def test_long_names_do_not_widen_a_page(shop, long_names, size, scheme):
+    page = shop.open(size, scheme)
+    (tick_id,) = shop.conn.execute("select id from tick.ticks where trigger = %s limit 1", [LONG]).fetchone()
+    for path in (
+        "/dashboard",
+        "/dashboard/jobs",
+        "/dashboard/jobs?status=pending",
+        f"/dashboard/jobs/{long_names}",
+        f"/dashboard/jobs/{long_names}/edit",
+        f"/dashboard/jobs/bulk?do=replay&id={long_names}",
+        "/dashboard/dead",
+        "/dashboard/schedules",
+        f"/dashboard/schedules/{LONG}?at=02:30",
+        "/dashboard/ticks",
+        f"/dashboard/ticks?trigger={LONG}",
+        f"/dashboard/ticks/{tick_id}",
+    ):
+        assert page.goto(path).status == 200
+        page.wait_for_load_state("networkidle")
+        assert (path, overflow(page)) == (path, 0)
+
+
+def test_an_alert_tells_its_error_and_leads_to_its_subject(shop, long_names):
+    page = shop.open()
+    alerts = page.get_by_role("region", name="Open alerts")
+    assert "Boom: a_name" in alerts.inner_text()
+    dead = alerts.get_by_role("listitem").filter(has_text="charge_invoice")
+    assert "card declined for invoice 4711" in dead.inner_text()
+    assert dead.get_by_role("link").get_attribute("href").startswith("/dashboard/dead")
+    alerts.get_by_role("link", name=LONG).click()
+    page.get_by_role("heading", level=1, name=LONG).wait_for()
+
+
+def place(page, text: str) -> float:
+    """How far down the page a heading stands."""
+    return page.get_by_role("heading", name=re.compile(f"^{text}")).bounding_box()["y"]
+
+
+def test_on_a_phone_what_needs_somebody_stands_before_the_charts(shop):
+    page = shop.open("phone")
+    names = ("Open alerts", "Due, and no handler", "The last ticks", "Lately", "Running now")
+    places = [place(page, name) for name in names]
+    assert places == sorted(places)
+
+
+def test_a_chart_leaves_no_room_beneath_it(shop):
+    page = shop.open()
+    page.locator(".uplot canvas").first.wait_for()
+    for plot in page.locator(".plot").all():
+        assert plot.bounding_box()["height"] == pytest.approx(224, abs=2)
+    assert "in the time of Europe/Paris" in page.get_by_role("heading", name="Lately").inner_text()
+
+
+def test_an_empty_database_says_once_what_to_do_and_draws_no_axes(chromium, conn, settings):
+    with served(settings) as url:
+        shop = Shop(url, chromium, conn, settings, {})
+        page = shop.open("phone")
+        page.wait_for_load_state("networkidle")
+        said = page.locator("main").inner_text()
+        assert page.locator(".uplot, .plot").count() == 0
+        assert (said.count("CRON_SECRET"), said.count("No tick has come yet")) == (1, 0)
+        assert violations(page) == []
+        page.context.close()
+    assert shop.complaints == []
+
+
+def test_a_job_s_page_begins_with_its_error_and_its_payload_and_repeats_nothing(shop):
+    page = shop.open("phone", path=f"/dashboard/jobs/{shop.ids['CardDeclined']}")
+    places = [place(page, name) for name in ("Error", "Payload", "Story")]
+    assert places == sorted(places)
+    assert page.locator("details[open]").count() == 0
+    story_of = page.get_by_role("region", name="Story")
+    assert story_of.locator(".bad").count() == 1
+    assert story_of.get_by_text("Traceback").count() == 3
+    same = a_job(shop.conn, "send_digest", "dead", last_error="no",
+                 errors=[{"attempt": 1, "at": "2026-11-21T00:00:00+00:00", "error": "no", "traceback": "no\n"}])  # fmt: skip
+    page.goto(f"/dashboard/jobs/{same}")
+    assert page.get_by_text("Traceback").count() == 0
+    page.goto(f"/dashboard/jobs/{same}/edit")
+    page.get_by_role("heading", name="Its error").wait_for()
+
+
+def test_a_job_that_the_next_tick_takes_is_not_offered_to_be_run_now(shop):
+    due, later = a_job(shop.conn, "send_digest", run_at="-1 minute"), a_job(shop.conn, "send_digest", run_at="+1 hour")
+    page = shop.open(path=f"/dashboard/jobs/{due}")
+    page.get_by_text("It is due: the next tick takes it.").wait_for()
+    assert page.get_by_role("button", name="Run now").count() == 0
+    page.goto(f"/dashboard/jobs/{later}")
+    page.get_by_role("button", name="Run now").wait_for()
+
+
+def test_on_a_phone_the_list_of_jobs_comes_before_its_search(shop):
+    page = shop.open("phone", path="/dashboard/jobs?status=dead")
+    box = page.get_by_label("Text in payload or error")
+    assert not box.is_visible()
+    assert page.locator(".bar").bounding_box()["y"] < SIZES["phone"]["height"]
+    assert page.locator(".segments").evaluate("it => it.scrollWidth - it.clientWidth") == 0
+    page.locator(".search summary").click()
+    box.fill("insufficient")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url(re.compile("text=insufficient"))
+    assert page.get_by_label("Text in payload or error").is_visible()
+    page.get_by_role("link", name="charge_invoice").first.click()
+    page.wait_for_url(re.compile(r"/dashboard/jobs/\d+$"))
+    assert shop.open(path="/dashboard/jobs").get_by_label("Text in payload or error").is_visible()
+
+
+def test_a_change_of_colours_and_a_page_that_is_not_there_lead_back_to_the_search(shop):
+    page = shop.open(path="/dashboard/jobs?status=dead&type=charge_invoice")
+    page.get_by_role("button", name=re.compile("Colours")).click()
+    page.wait_for_url(re.compile("status=dead&type=charge_invoice"))
+    shop.conn.execute("delete from tick.jobs where id = %s", [shop.ids["CardDeclined"]])
+    page.locator(f"a[href='/dashboard/jobs/{shop.ids['CardDeclined']}']").first.click()
+    page.get_by_role("link", name="Back").click()
+    page.wait_for_url(re.compile("status=dead&type=charge_invoice"))
+    shop.complaints = [said for said in shop.complaints if "404" not in said]
+
+
+def test_on_a_phone_the_instant_to_explain_has_the_width_of_its_card(shop):
+    page = shop.open("phone", path="/dashboard/schedules/nightly-report")
+    assert page.get_by_label("An instant").bounding_box()["width"] > 300
+
+
 def test_the_keyboard_reaches_what_the_mouse_does(shop):
     page = shop.open()
     page.keyboard.press("Tab")

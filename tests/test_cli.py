@@ -253,15 +253,47 @@ class TestRunOnce:
             project = Project(Path(name), None)
             enqueued = project.run("enqueue", "greet", '{"name": "Ada"}')
             assert enqueued.stdout == "job 1 (greet) enqueued\n"
-            assert "DATABASE_URL is not set: using the embedded Postgres in .tick/" in enqueued.stderr
+            assert f"DATABASE_URL is not set: using the embedded Postgres in {name}/.tick/postgres" in enqueued.stderr
             assert project.run("jobs", "list").stderr == "", "it is said when it is made, and not each time"
             assert project.read("run-once")["done"] == 1
             assert (Path(name) / ".tick" / "postgres" / "PG_VERSION").exists()
             assert (Path(name) / ".tick" / ".gitignore").read_text() == "*\n"
 
+    @pytest.mark.parametrize(
+        "command",
+        ["status", "top", "dead", "alerts", "jobs list", "jobs show 1", "prune --dry-run", "plan", "schedules --status",
+         "schedules explain x --at 2026-01-01T00:00Z", "doctor", "migrate --dry-run"],
+    )  # fmt: skip
+    def test_what_only_reads_makes_no_database(self, tmp_path, command):
+        project = Project(tmp_path, None)
+        if command == "doctor":
+            project.run(*command.split(), code=1)
+        else:
+            said = f"tick: no database yet: `tick dev` or `tick run-once` makes one in {tmp_path}/.tick/postgres\n"
+            assert project.complaint(*command.split()) == said
+        assert not (tmp_path / ".tick").exists()
+
+    @pytest.mark.parametrize("command", ["status", "run-once", "migrate", "jobs list"])
+    def test_outside_of_a_project_makes_nothing(self, tmp_path, command):
+        project = Project(tmp_path, None)
+        for name in ("pyproject.toml", "schedules.toml"):
+            (tmp_path / name).unlink()
+        said = f"tick: there is no tick project here or above {tmp_path}: cd to it, or set DATABASE_URL\n"
+        assert project.complaint(*command.split()) == said
+        assert not (tmp_path / ".tick").exists()
+
 
 class TestProject:
     """What is wrong with a project is exit code 2, and says where."""
+
+    @pytest.mark.parametrize(
+        "command", ["run-once", "serve --port 0", "dev --port 0", "enqueue greet", "schedules --check"]
+    )
+    def test_a_module_that_cannot_be_imported(self, project, command):
+        project.write("work.py", "import nosuchlib\n")
+        said = project.complaint(*command.split())
+        problem = "work.py:1: ModuleNotFoundError: No module named 'nosuchlib'"
+        assert said.endswith(f"tick: {problem} (module `work` of [tool.tick] modules or TICK_MODULES)\n")
 
     def test_two_handlers_for_one_type(self, project):
         project.write("more.py", '@__import__("tick").job(type="greet")\ndef greet_too(): ...\n')

@@ -21,7 +21,7 @@ from tests.factories import tick as run_tick
 from tests.visitor import PASSWORD, visiting
 from tick import database, masking
 from tick.config import Settings
-from tick.dashboard import editing, filters, story, waiting
+from tick.dashboard import editing, filters, shown, story, waiting
 from tick.dashboard.filters import Filter, Place
 from tick.database import statements
 
@@ -513,9 +513,15 @@ def test_the_page_of_a_running_job_has_its_progress_and_its_lease(conn, visitor)
         {"done": "x", "total": None, "note": 7},
         {"done": 5, "total": 0, "note": ""},
         {"done": None, "total": {}, "note": None},
+        {"note": 7},
+        {"done": 1, "note": 7},
+        [1, 2],
+        "half",
+        7,
     ):
         conn.execute("update tick.jobs set progress = %s where id = %s", [json.dumps(odd), id])
         assert visitor.get(f"/dashboard/jobs/{id}").status == 200
+        assert visitor.get("/dashboard").status == 200
 
 
 def test_a_progress_or_errors_of_another_make_do_not_break_the_page(conn, visitor):
@@ -812,8 +818,10 @@ def test_an_edit_says_that_somebody_was_faster_and_keeps_what_was_written(conn, 
     assert '{"a": 3}' in again.one("textarea").text
     assert (job(conn, id)["status"], job(conn, id)["payload"]) == ("dead", {"a": 2})
     assert "replayed with the new payload" in again.press("Save and replay").said
-    assert "Not now" in (late := page.press("Save and replay")).said
-    assert late.status == 409
+    late = page.press("Save and replay", payload='{"a": 5}')
+    assert "only a job that is dead or cancelled can be edited" in late.said
+    assert late.one("textarea").text.removeprefix("\n") == '{"a": 5}'
+    assert (again.status, late.status) == (409, 409)
     assert job(conn, id)["payload"] == {"a": 3}
 
 
@@ -868,6 +876,66 @@ def test_what_was_masked_stays_what_it_is_wherever_the_rest_is_changed():
     changed = _restored(lambda given: given["cards"][0].update(label="c"))
     assert editing.masked(changed) == ["cards[0].card_token"]
     assert editing.masked(_restored(lambda given: given.update(another=masking.MASK))) == ["another"]
+
+
+def test_an_edit_from_one_to_true_is_one():
+    for new, old in (({"a": True}, {"a": 1}), ({"a": [1.0]}, {"a": [1]}), ({"a": {"b": 0}}, {"a": {"b": False}})):
+        assert json.dumps(editing.restored(new, old, old)) == json.dumps(new)
+
+
+def test_members_whose_names_look_alike_are_told_and_never_mixed_up():
+    real = {"api_key=aaaaaa": 1, "api_key=bbbbbb": 2, "password": "p", "more": 3}
+    shown = masking.mask(real)
+    assert len(shown) == 3
+    assert editing.restored(dict(shown), shown, real) == real
+    changed = editing.restored(shown | {"more": 4}, shown, real)
+    assert editing.masked(changed) == [f"api_key={masking.MASK}", "password"]
+
+
+def test_items_that_look_alike_are_told_once_one_has_gone():
+    real = {"users": [{"password": "a"}, {"password": "b"}, {"password": "c"}]}
+    shown = masking.mask(real)
+    assert editing.masked(editing.restored({"users": shown["users"][:2]}, shown, real)) == [
+        "users[0].password",
+        "users[1].password",
+    ]
+    replaced = editing.restored({"users": [shown["users"][0], {"password": "new"}, shown["users"][2]]}, shown, real)
+    assert replaced == {"users": [{"password": "a"}, {"password": "new"}, {"password": "c"}]}
+    alike = {"users": [{"password": "a"}] * 3}
+    assert editing.restored({"users": shown["users"][:2]}, shown, alike) == {"users": [{"password": "a"}] * 2}
+
+
+def test_a_payload_of_many_small_numbers_is_saved_as_it_is(conn, visitor):
+    payload = {"a": [[list(range(100))] for _ in range(200)]}
+    id = a_dead_job(conn, payload=payload)
+    page = visitor.get(f"/dashboard/jobs/{id}/edit")
+    indented = json.dumps(payload, indent=2)
+    assert len(page.one("textarea").text) < len(indented)
+    assert "replayed with the new payload" in page.press("Save and replay", payload=indented).said
+    assert job(conn, id)["payload"] == payload
+
+
+def test_this_deployments_own_secrets_are_masked_too(conn, visitor):
+    own = "another-long-secret"
+    id = a_dead_job(
+        conn,
+        payload={"note": f"sent with {own}", "n": 1},
+        error=f"ValueError: refused {own}",
+        errors=[{"attempt": 1, "at": "2026-11-21T00:00:00+00:00", "error": "E", "traceback": "x" * 262_100 + own}],
+        result={"said": own},
+    )
+    for path in (f"jobs/{id}", "jobs", "dead", f"jobs/{id}/edit"):
+        page = visitor.get(f"/dashboard/{path}")
+        assert masking.MASK in page.response.text
+        assert "another-long" not in page.response.text
+    page = page.press("Save and replay", payload=page.one("textarea").text.replace('"n": 1', '"n": 2'))
+    assert job(conn, id)["payload"] == {"note": f"sent with {own}", "n": 2}
+
+
+def test_a_secret_is_masked_before_a_text_is_cut():
+    for length in range(shown.LONGEST_TEXT - 30, shown.LONGEST_TEXT + 1):
+        assert "long" not in shown.mask_text("x" * length + " another-long-secret", ["another-long-secret"])
+    assert "long" not in shown.first_line("x" * 190 + " another-long-secret", ["another-long-secret"])
 
 
 json_values = st.recursive(

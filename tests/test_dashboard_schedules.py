@@ -151,6 +151,11 @@ def test_the_page_of_a_schedule_has_its_rule_its_windows_and_what_was_skipped_an
     page = visitor.get("/dashboard/schedules/nightly-report")
     assert "The figures of the day At 02:30, every day (Europe/Paris) 30 2 * * *" in page.said
     assert "geheim" not in page.response.text
+    kinds = ["skipped", "skipped", "dead", "skipped"]
+    for seen in (page, visitor.get("/dashboard/schedules")):
+        blocks = seen.main.all("ol", class_="strip")[0].all("li")
+        assert [block.attributes["class"] for block in blocks] == [f"of-{kind}" for kind in kinds]
+        assert blocks[-1].attributes["title"].endswith(": skipped, with 2 before it")
     windows = [" ".join(item.text.split()) for item in page.main.all("ol", class_="story")[0].all("li")]
     assert windows[0].startswith(
         "3 windows from Sat 2026-03-07 02:30 CET (2026-03-07T01:30Z) to Mon 2026-03-09 02:30 CET (2026-03-09T01:30Z)"

@@ -108,6 +108,10 @@ class TestItRan:
             ),
             (
                 {"status": "cancelled", "finished_at": "2026-05-01T03:00Z"},
+                "It was made, and cancelled before it ran: job 2 (nightly), 1 h ago.",
+            ),
+            (
+                {"status": "cancelled", "attempt": 1, "finished_at": "2026-05-01T03:00Z"},
                 "It was made, and cancelled: job 2 (nightly), 1 h ago.",
             ),
         ],
@@ -119,7 +123,9 @@ class TestItRan:
         window = {"schedule": "nightly", "window": "2026-05-01T03:00Z", "run_at": "2026-05-01T03:00Z"}
         a_job(conn, key="k", run_at="2026-05-01T02:00Z")
         a_job(conn, "nightly", **({"created_at": "2026-05-01T03:00Z"} | window | columns))
-        assert schedule.why("03:00").headline.endswith(said)
+        why = schedule.why("03:00")
+        assert why.headline.endswith(said)
+        assert (why.outcome == "cancelled") is ("cancelled before" in said)
 
 
 class TestItWasSkipped:
@@ -128,9 +134,7 @@ class TestItWasSkipped:
         schedule.ticks("2026-05-01T00:30Z", "2026-05-01T04:05Z")
         why = schedule.why("2026-05-01T02:00Z")
         assert (why.outcome, why.job) == ("skipped", None)
-        assert why.headline == (
-            'It was skipped: several windows were due at once, and the latest of them was made (catch_up = "latest").'
-        )
+        assert why.headline == ("It was skipped: several windows were due at once, and the latest of them was made.")
         assert any(
             "for all windows from Fri 2026-05-01 01:00 UTC to Fri 2026-05-01 03:00 UTC" in said for said in why.details
         )
@@ -142,10 +146,10 @@ class TestItWasSkipped:
     @pytest.mark.parametrize(
         ("keys", "reason"),
         [
-            ({"catch_up": "none"}, 'it was due 10 min ago or longer (catch_up = "none")'),
+            ({"catch_up": "none"}, "several windows were due at once, and the latest of them was made"),
             (
                 {"catch_up": "all", "max_catch_up": 1},
-                "more windows were due at once than max_catch_up = 1 lets be made",
+                "more windows were due at once than max_catch_up let be made",
             ),
             ({"enabled": False}, "the schedule was disabled (enabled = false)"),
         ],
@@ -154,6 +158,23 @@ class TestItWasSkipped:
         schedule.write(cron="0 * * * *", **keys)
         schedule.ticks("2026-05-01T00:30Z", "2026-05-01T04:05Z")
         assert schedule.why("2026-05-01T02:00Z").headline == f"It was skipped: {reason}."
+
+    def test_as_late_in_words_that_an_edit_of_the_file_leaves_true(self, schedule):
+        schedule.write(cron="0 * * * *", catch_up="none")
+        schedule.ticks("2026-05-01T00:30Z", "2026-05-01T04:15Z")
+        said = "It was skipped: it had been due for {} when a tick came, which was too late."
+        for catch_up in ("none", "latest", "all"):
+            schedule.write(cron="0 * * * *", catch_up=catch_up)
+            schedule.ticks("2026-05-01T04:20Z")
+            assert schedule.why("2026-05-01T02:00Z").headline == said.format("2 h")
+            assert schedule.why("2026-05-01T04:00Z").headline == said.format("15 min")
+
+    def test_for_a_later_one_within_ten_minutes(self, schedule):
+        schedule.write(cron="* * * * *", catch_up="none")
+        schedule.ticks("2026-05-01T00:30Z", "2026-05-01T00:35Z")
+        assert schedule.why("2026-05-01T00:33Z").headline == (
+            "It was skipped: several windows were due at once, and the latest of them was made."
+        )
 
     def test_as_paused(self, conn, schedule):
         schedule.write(cron="0 3 * * *")
@@ -304,7 +325,9 @@ class TestNothingIsThere:
         schedule.write(cron="0 3 * * *")
         schedule.ticks("2026-05-01T00:00Z", "2026-05-01T03:00Z")
         conn.execute("delete from tick.jobs")
-        assert schedule.why("2026-05-01T03:00Z").outcome == "forgotten"
+        why = schedule.why("2026-05-01T03:00Z")
+        assert why.outcome == "forgotten"
+        assert "its job, or the record of why it was skipped, has been pruned since" in why.headline
 
 
 class TestAsking:
@@ -318,6 +341,8 @@ class TestAsking:
             ("2026-05-01T02:30Z", "2026-05-01T02:30"),
             ("05:00", "2026-05-01T03:00"),
             ("05:30", "2026-04-30T03:30"),
+            ("03:00Z", "2026-05-01T03:00"),
+            ("03:30z", "2026-04-30T03:30"),
             ("2026-05-01", "2026-04-30T22:00"),
         ],
     )
@@ -325,7 +350,7 @@ class TestAsking:
         assert asked(text, "Europe/Paris", self.NOW).instant == datetime.fromisoformat(f"{instant}Z")
 
     @pytest.mark.parametrize(
-        "text", ["yesterday", "", "25:00", "2026-02-30T00:00", "9999-12-31T23:59-12:00", "0001-01-01T00:00"]
+        "text", ["yesterday", "", "25:00", "25:00Z", "2026-02-30T00:00", "9999-12-31T23:59-12:00", "0001-01-01T00:00"]
     )
     def test_refuses_what_is_none_and_says_what_to_write(self, text):
         with pytest.raises(ConfigurationError, match="is not an instant: write|is not a time of day"):
@@ -334,8 +359,10 @@ class TestAsking:
     def test_of_a_schedule_that_is_not_there_names_the_nearest(self, schedule):
         schedule.write(cron="0 3 * * *")
         schedule.ticks("2026-05-01T00:00Z")
-        with pytest.raises(ConfigurationError, match="no tick has seen a schedule 'nightli'; did you mean 'nightly'"):
+        with pytest.raises(ConfigurationError, match="there is no schedule 'nightli'; did you mean 'nightly'"):
             schedule.why("03:00", "nightli")
+        with pytest.raises(ConfigurationError, match="there is no schedule 'x'; the first tick"):
+            schedule.why("03:00", "x")
 
     def test_of_one_whose_files_are_forgotten_says_so(self, conn, schedule):
         schedule.write(cron="0 3 * * *")

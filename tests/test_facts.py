@@ -209,6 +209,13 @@ class TestStatistics:
         assert all(len(row["runs"]) == history.BUCKETS for row in ask(facts.counters(2)))
 
 
+def walked(plan):
+    """A plan's nodes."""
+    yield plan
+    for inner in plan.get("Plans", ()):
+        yield from walked(inner)
+
+
 class TestDeadGroups:
     def die(self, conn, type: str, error: str, minutes: int) -> int:
         id = a_job(conn, type, "dead", last_error=error, finished_at=f"-{minutes} minutes")
@@ -240,6 +247,40 @@ class TestDeadGroups:
     def test_a_dead_job_without_an_error_is_in_a_group_too(self, conn, ask):
         a_job(conn, "mail", "dead", last_error=None, fingerprint="")
         assert [row["count"] for row in ask(facts.dead_groups())] == [1]
+
+    def test_dead_jobs_without_a_kind_of_error_are_told_too(self, conn, ask):
+        for type, error in (("a", "no"), ("a", None), ("a", None), ("b", None), ("c", "no")):
+            a_job(conn, type, "dead", last_error=error)
+        with conn.transaction():
+            conn.execute("set local session_replication_role = replica")
+            conn.execute("update tick.jobs set fingerprint = case when last_error = 'no' then 'no' end")
+        rows = ask(facts.dead_groups())
+        assert sorted((row["type"], row["fingerprint"], row["count"]) for row in rows) == [
+            ("a", "", 2), ("a", "no", 1), ("b", "", 1), ("c", "no", 1),
+        ]  # fmt: skip
+        assert len(ask(facts.dead_groups(limit=2))) == 2
+
+    def test_no_statistics_are_no_reason_to_sort_all_of_the_dead(self, conn, url):
+        conn.execute(
+            "insert into tick.jobs (type, status, finished_at, last_error, fingerprint) select 'type ' || n % 40, 'dead',"
+            " tick.now() - n * interval '1 second', 'no', 'kind ' || n % 3 from generate_series(1, 20000) n"
+        )
+        asked = facts.dead_groups()
+
+        async def planned():
+            async with database.connect(url) as connection, connection.transaction():
+                along = facts.along_indexes()
+                await connection.execute(database.statements(along.file, "tick")[along.name])
+                explain = await connection.execute(
+                    "explain (analyze, format json, timing off) " + database.statements("facts", "tick")[asked.name],
+                    asked.params,
+                )
+                return (await explain.fetchone())[0][0]["Plan"]
+
+        nodes = list(walked(asyncio.run(planned())))
+        probes = [node for node in nodes if node.get("Relation Name") == "jobs"]
+        assert {node["Node Type"] for node in probes} <= {"Index Scan", "Index Only Scan"}
+        assert max(node["Actual Rows"] for node in probes) <= 1001
 
 
 class TestTheRest:

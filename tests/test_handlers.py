@@ -484,14 +484,25 @@ class TestIdempotency:
 
 
 class TestLoad:
-    def test_a_module_that_fails_is_that_modules_error(self, tmp_path, monkeypatch):
-        (tmp_path / "broken_jobs.py").write_text("import no_such_library\n")
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("import no_such_library\n", "broken_jobs.py:1: ModuleNotFoundError: No module named 'no_such_library'"),
+            ("\n1 / 0\n", "broken_jobs.py:2: ZeroDivisionError: division by zero"),
+            ("import json\n\njson.loads('no')\n", "broken_jobs.py:3: JSONDecodeError: "),
+            ("x = 1\ndef broken(:\n", "broken_jobs.py:2: SyntaxError: "),
+            ("raise SystemExit(3)\n", "broken_jobs.py:1: SystemExit: 3"),
+        ],
+    )
+    def test_of_a_module_that_fails_the_place_is_told(self, tmp_path, monkeypatch, text, said):
+        (tmp_path / "broken_jobs.py").write_text(text)
         monkeypatch.setattr("sys.path", [*__import__("sys").path])
-        with pytest.raises(ModuleNotFoundError, match="no_such_library"):
+        monkeypatch.delitem(__import__("sys").modules, "broken_jobs", raising=False)
+        with pytest.raises(ConfigurationError) as refused:
             handlers.load(["broken_jobs"], tmp_path)
-        (tmp_path / "raising_jobs.py").write_text("1 / 0\n")
-        with pytest.raises(ZeroDivisionError):
-            handlers.load(["raising_jobs"], tmp_path)
+        assert str(refused.value).startswith(said)
+        assert str(refused.value).endswith("(module `broken_jobs` of [tool.tick] modules or TICK_MODULES)")
+        assert refused.value.__cause__ is not None
 
     @pytest.mark.parametrize("name", ["no_such_jobs", "no_such.jobs", "tick.no_such"])
     def test_a_module_that_is_not_there_is_named(self, tmp_path, monkeypatch, name):

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -513,19 +514,28 @@ logging.config.dictConfig({
         events = [json.loads(line)["event"] for line in lines]
         assert events.count("job.ended") == 1
 
-    def test_uvicorn_keeps_its_own_lines(self, conn, run):
+    def test_a_server_writes_its_lines_in_the_same_form_without_what_was_asked(self, conn, run):
+        """A query may hold a search, and the token of a replay link acts by itself."""
         process = subprocess.Popen([sys.executable, "-m", "tick.cli", "serve", "--port", "0"], cwd=run.folder, env=run.env,
-                                   stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)  # fmt: skip
+                                   stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # fmt: skip
         try:
-            lines = []
-            while not any("Uvicorn running on" in line for line in lines):
-                line = process.stderr.readline()
-                assert line, lines
-                lines.append(line)
+            lines = [""]
+            while "Uvicorn running on" not in lines[-1]:
+                lines.append(process.stderr.readline())
+                assert lines[-1], lines
+            url = re.search(r"http://[0-9.:]+", lines[-1])[0]
+            for path in (f"/health?q={CANARY}", f"/dashboard/replay/{CANARY}.x/{CANARY}", f"/{CANARY[:0]}?{CANARY}"):
+                httpx.get(url + path)
         finally:
             process.terminate()
-            process.communicate(timeout=20)
-        assert [line for line in lines if line.startswith("INFO:     Uvicorn running on")]
+            said, written = process.communicate(timeout=20)
+        told = [json.loads(line) for line in [*lines[1:], *written.splitlines()]]
+        assert said == ""
+        assert CANARY not in written
+        assert {line["level"] for line in told if line["logger"].startswith("uvicorn")} == {"info"}
+        assert not any("color_message" in line for line in told)
+        asked = [line["message"].split('"')[1] for line in told if line["logger"] == "uvicorn.access"]
+        assert asked == [f"GET {path} HTTP/1.1" for path in ("/health", "/dashboard/replay/", "/")]
 
     def test_a_line_that_cannot_be_written_fails_nobody(self, conn, run):
         a_job(conn, "greet")

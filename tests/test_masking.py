@@ -32,6 +32,9 @@ JSON = st.recursive(
         *("Authorization", "proxy-authorization", "auth", "basic_auth", "cookie", "Set-Cookie", "sessionid", "jwt"),
         *("api_key", "apikey", "apiKey", "APIKey", "X-API-Key", "private_key", "secretAccessKey", "signing_key"),
         *("ssn", "card", "card_number", "creditCard", "cvv", "cvc", "pin", "otp"),
+        *("session", "tick_session", "tick_device", "sid", "connect.sid", "signature", "X-Hub-Signature-256", "sig", "bearer", "dsn"),
+        *("webhook_url", "slackWebhookUrl", "totp", "magic_link", "resetLink", "seed_phrase", "mnemonic", "iban"),
+        *("account_number", "license_key", "auth_header", "X-Amz-Signature"),
     ],
 )  # fmt: skip
 def test_a_member_named_like_a_secret_is_one(name):
@@ -45,6 +48,8 @@ def test_a_member_named_like_a_secret_is_one(name):
         *("card_id", "cardLast4", "card_brand", "discard", "postcard", "cardinal", "tokenizer", "tokenize", "secretary"),
         *("token_type", "token_count", "max_tokens", "prompt_tokens", "total_tokens", "token_expires_at", "cookie_consent"),
         *("key", "keys", "idempotency_key", "monkey", "author", "authority", "passenger", "passport", "compass", "bypass"),
+        *("next_page_token", "page_token", "pageToken", "cursor_token", "continuation_token", "has_password", "is_secret"),
+        *("needs_auth", "password_strength", "signature_algorithm", "design", "sidebar", "session_count", "checkout_session"),
         *("user_id", "email", "name", "password_changed_at", "secret_name", "pinned", "shipping", "", "日本", "naïve"),
     ],
 )  # fmt: skip
@@ -74,6 +79,18 @@ class TestValue:
     @pytest.mark.parametrize("empty", [None, True, False, "", [], {}, 0])
     def test_that_holds_nothing_says_so(self, empty):
         assert mask({"password": empty}) == {"password": empty}
+
+    @pytest.mark.parametrize("number", [512, 0.5, 0, True])
+    def test_of_tokens_that_is_a_number_says_how_many(self, number):
+        assert mask({"tokens": number, "used": {"Tokens": number}}) == {"tokens": number, "used": {"Tokens": number}}
+        assert mask({"tokens": CANARY, "token": 512}) == {"tokens": MASK, "token": MASK}
+
+    def test_of_a_card_is_masked_inside(self):
+        card = {"brand": "visa", "last4": "4242", "exp_month": 7, "owner": {"name": "Ada", "pin": CANARY}}
+        secret = {"number": CANARY, "cvc": CANARY, "token": CANARY, f"ghp_{CANARY * 4}": 1}
+        masked = mask({"card": card | secret, "credit_card": CANARY})
+        inside = card | {"owner": {"name": "Ada", "pin": MASK}, "number": MASK, "cvc": MASK, "token": MASK, MASK: 1}
+        assert masked == {"card": inside, "credit_card": MASK}
 
     def test_is_masked_by_its_shape_under_any_name_and_as_a_name(self):
         token = f"ghp_{CANARY * 4}"
@@ -138,6 +155,31 @@ class TestValue:
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.¤",
         "-----BEGIN PRIVATE KEY-----\n¤\n-----END PRIVATE KEY-----",
         "SG.¤¤.¤",
+        "tick_env_¤¤¤",
+        "tick_0123456789ab_¤¤¤",
+        "tick_billing_¤¤¤",
+        "tick_session=¤",
+        "tick_device=¤; Path=/",
+        "https://example.com/dashboard/replay/¤.¤",
+        "https://api.telegram.org/bot12345:¤¤¤/sendMessage",
+        "hf_¤¤¤",
+        "dop_v1_¤¤¤",
+        "curl -s -u ada:¤ https://example.com",
+        "curl --user 'ada:¤' https://example.com",
+        "curl \\\n  -u ada:¤",
+        "https://hooks.zapier.com/hooks/catch/1/¤/",
+        "https://acme.webhook.office.com/webhookb2/1@2/IncomingWebhook/¤/3",
+        "https://example.com/a?sv=1&sig=¤&x=1",
+        "https://example.com/a?signature=¤",
+        "https://example.com/a?X-Amz-Expires=9&X-Amz-Signature=¤",
+        "webhook-signature: v1,¤",
+        "webhook-signature: v1,abc= v1a,¤/¤",
+        "Stripe-Signature: t=1492774577,v1=¤,v0=¤",
+        "secret%3D¤",
+        "/login?next=%2Fa%3Fpage%3D2%26token%3D¤",
+        "password:hunter¤",
+        "Password: ¤",
+        "password: correct-¤",
     ],
 )  # fmt: skip
 def test_a_text_is_masked(text):
@@ -167,10 +209,31 @@ def test_an_access_key_of_aws_is_masked_and_a_word_of_its_letters_is_not():
         "the tokenizer: a:b c::d e=f",
         "eyJ is how they begin, and sk_ too",
         "ValueError: 日本 \ud800 \x00",
+        "max tokens: 4096, tokens=512",
+        "SyntaxError: unexpected token: x",
+        "token: unexpected",
+        "auth: failed",
+        "auth: Token expired",
+        "secret: not found in vault",
+        "password: field required",
+        "password: Missing. Give one",
+        "card: insufficient funds",
+        "token: INVALID!",
+        "tick_jobs_that_have_ended_per_second_and_more",
+        "docker run -u 1000:1000, robot1:a",
     ],
 )
 def test_a_text_without_a_secret_is_left_as_it_is(text):
     assert mask_text(text) == text
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "hunTer", "XYz", "a-b", "a_b", "ünd", "x" * 20, "'hunter'", '"hunter"', "[a, b]"]
+)
+def test_what_follows_a_colon_is_masked_when_it_looks_like_a_secret(secret):
+    assert mask_text(f"the password: {secret} it is") == f"the password: {MASK} it is"
+    assert mask_text("the password=hunter it is") == f"the password={MASK} it is"
+    assert mask_text("password: token: hunter2") == f"password: token: {MASK}"
 
 
 def test_what_is_around_a_secret_is_left():
@@ -187,6 +250,8 @@ def test_what_is_around_a_secret_is_left():
         *("eyJ", "eyJ.", "eyJa.", "password=", 'password="', 'password=\\"', "password=[", "passwd", "token=;", "token=a;b=c"),
         *("Cookie: a=b; ", "bearer ", "Bearer \t", "xoxb-", "SG.", "AKIA", "sk-", "-----BEGIN ", "-----BEGIN PRIVATE KEY-----"),
         *("hooks.slack.com/services/", 'x\\\\\\"', "Authorization: Bearer "),
+        *("password: ", "token: token ", "tokens: 1", "%aa", "secret%3D", "secret=v1,a ", "sig=t=1,v1=a", "curl ", "curl -u ", "curl -ua"),
+        *("tick_", "tick_env_", "bot1", "bot1:", "do_v1_", "hooks.zapier.com/", "/dashboard/replay/"),
     ],
 )  # fmt: skip
 def test_a_megabyte_of_anything_takes_no_time_to_speak_of(piece):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
+import re
 import select
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -96,8 +100,23 @@ class TestStatus:
         run_tick(run.settings)
         run.write("raise RuntimeError('no')\n", "broken_work.py")
         monkeypatch.setenv("TICK_MODULES", "broken_work")
-        assert run("status").startswith("All is well")
-        assert "the handlers cannot be loaded: RuntimeError: no" in run.err
+        said = run("status", code=1)
+        assert said.startswith(
+            "The handlers cannot be loaded: broken_work.py:1: RuntimeError: no (module `broken_work`"
+        )
+        assert "\n- One tick so far" in said
+        assert run.json("status", code=1)["state"] == "critical"
+
+    def test_tells_ticks_that_run_from_those_that_were_killed(self, conn, run):
+        run_tick(run.settings)
+        conn.execute(
+            "insert into tick.ticks (id, trigger, budget, started_at) values"
+            " (gen_random_uuid(), 'cli', 50, tick.now() - interval '26 s'),"
+            " (gen_random_uuid(), 'cli', 10, tick.now() - interval '27 s')"
+        )
+        lines = [line.split("  ")[-1].strip() for line in run("status").splitlines()[-3:]]
+        assert lines[0] == "nothing to do" and lines[1].startswith("running for ") and lines[2] == "killed"
+        assert "ticks  x>.\n" in run("top")
 
     def test_without_a_database_is_exit_code_75(self, run, monkeypatch):
         monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/d")
@@ -117,6 +136,13 @@ class TestTop:
         assert any(line.startswith("send_invoice 0 0 1") for line in lines)
         assert "hunter2" not in said
         assert all(line == line.rstrip() for line in said.splitlines())
+
+    def test_the_mean_is_over_every_attempt_that_ran(self, conn, run):
+        conn.execute(
+            "insert into tick.stats (span, at, type, done, released, lost, run_seconds, runs, waits)"
+            " values (60, date_trunc('minute', tick.now()), 'digest', 1, 1, 5, 20, '{2}', '{2}')"
+        )
+        assert "digest  1     0        0     10 s" in run("top")
 
     def test_of_nothing_says_so(self, run):
         said = run("top")
@@ -162,6 +188,60 @@ class TestTop:
         assert seen.count(b"nothing is dead") >= 3 and b"\x1b[?1049l" in seen
 
 
+def on_a_terminal(*arguments: object, columns: int = 80) -> str:
+    """What a command writes to a terminal of so many columns, without tick's own colours."""
+    primary, secondary = pty.openpty()
+    termios.tcsetwinsize(secondary, (40, columns))
+    env = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    env |= {"TERM": "xterm-256color", "PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-m", "tick.cli", *map(str, arguments)]
+    process = subprocess.Popen(command, env=env, stdin=secondary, stdout=secondary, stderr=secondary)
+    os.close(secondary)
+    seen = b""
+    with contextlib.suppress(OSError):  # a terminal that nobody writes to any more is an error of input
+        while part := os.read(primary, 65536):
+            seen += part
+    os.close(primary)
+    process.wait(60)
+    return re.sub(r"\x1b\[[0-9;]*m", "", seen.decode()).replace("\r\n", "\n")
+
+
+class TestTerminal:
+    """Nothing that a job says is obeyed by a terminal, and what is shown fits it."""
+
+    EVIL = "Boom: \x1b]0;PWNED\x07\x9b31m red\nfaked   line"
+
+    @pytest.fixture
+    def evil(self, conn) -> int:
+        id = a_job(conn, "send_invoice", "dead", last_error=self.EVIL, fingerprint=self.EVIL, payload={"a": "\x9b31m"})
+        error = {"at": "2026-01-01T00:00:00Z", "attempt": 1, "error": self.EVIL, "traceback": f"first\n{self.EVIL}"}
+        conn.execute("update tick.jobs set errors = %s where id = %s", [json.dumps([error]), id])
+        return id
+
+    @pytest.mark.parametrize("command", ["jobs list", "jobs show 1", "dead", "top", "status"])
+    def test_gets_no_control_character_of_an_error(self, run, evil, command):
+        said = run(*command.split(), code=1 if command == "status" else 0)
+        assert not any(ord(letter) < 32 and letter != "\n" or 127 <= ord(letter) < 160 for letter in said)
+        assert command == "status" or r"\x1b]0;PWNED" in said
+
+    @pytest.mark.parametrize("command", ["jobs list", "jobs show 1", "dead"])
+    def test_that_is_one_gets_none_either(self, run, evil, command):
+        said = on_a_terminal(*command.split(), columns=160)
+        assert r"\x1b]0;PWNED" in said
+        assert "\x1b]" not in said and "\x07" not in said and "\x9b" not in said
+
+    def test_of_80_columns_has_a_line_for_each_job(self, conn, run):
+        long = "ConnectionError: the server at mail.example.com refused the connection for the third time"
+        a_job(conn, "send_invoice_to_customer", "dead", attempt=3, failures=2, losses=1, last_error=long)
+        a_job(conn, "digest", run_at="+3 hours")
+        lines = on_a_terminal("jobs", "list").splitlines()
+        assert lines[0].split() == ["id", "type", "status", "attempts", "when", "last", "error"]
+        assert len(lines) == 3 and all(len(line) <= 80 for line in lines)
+        assert lines[1].split()[:3] == ["2", "digest", "pending"] and " in 2 h " in lines[1]
+        assert lines[2].startswith("1   send_invoice_to_customer  dead     3, 2 failed")
+        assert lines[2].rstrip().endswith("…")
+
+
 class TestDead:
     @pytest.fixture(autouse=True)
     def some_dead(self, conn):
@@ -184,7 +264,7 @@ class TestDead:
         groups = run.json("dead", "--type", "send_invoice")
         assert [(group["count"], group["fingerprint"]) for group in groups] == [
             (3, "order # refused"),
-            (1, "token=•••••• is bad"),
+            (1, None),
         ]
         assert groups[0]["group"] == lines[0][0]
 
@@ -201,6 +281,10 @@ class TestDead:
         assert run("dead", "replay", "--type", "digest", "--yes") == "no jobs match: nothing to replay\n"
         assert run("dead", "replay", "--yes").endswith("1 replayed\n")
         assert statuses(conn) == {"pending": 5}
+
+    def test_replay_of_a_group_that_is_not_there_is_exit_code_1(self, run):
+        run("dead", "replay", "--group", "zzz", "--yes", code=1)
+        assert run.err == "tick: there is no group zzz of dead jobs: see `tick dead`\n"
 
     def test_a_type_may_be_given_before_the_word_replay(self, conn, run):
         run("dead", "--type", "digest", "replay", "--yes")

@@ -583,7 +583,7 @@ class TestTheChore:
         tick(settings, budget=10)
         assert given[0][0] == given[0][1] < 1.5
         assert given[1][0] == retention.LONGEST_PRUNE
-        assert 8 < given[1][1] < 9
+        assert 5 < given[1][1] < 9
 
     def test_no_tick_fails_by_it(self, conn, url, settings, caplog):
         self.noop()

@@ -269,6 +269,40 @@ class TestWhatIsKeptOfAnError:
         assert kept.rstrip().endswith("ValueError: the end\\x00")
         assert "characters ..." in kept
 
+    @pytest.mark.parametrize("is_async", [False, True])
+    def test_of_a_handler_begins_with_its_own_line(self, is_async):
+        kept = run(raising(ValueError("no"))[is_async]).failure.traceback.splitlines()
+        assert kept[0] == "Traceback (most recent call last):"
+        assert kept[1].startswith(f'  File "{__file__}", line ')
+        assert kept[-1] == "ValueError: no"
+        assert runner.__file__ not in "\n".join(kept)
+
+    def test_of_a_handler_that_calls_tick_goes_on_into_it(self):
+        kept = run(lambda: runner.wait(-1)).failure.traceback
+        assert kept.index(__file__) < kept.index(runner.__file__)
+
+    def test_has_its_causes_each_from_its_first_line_that_is_not_of_tick(self):
+        def handler() -> None:
+            try:
+                runner.wait(-1)
+            except ValueError as first:
+                try:
+                    raise KeyError("second")
+                except KeyError:
+                    raise ExceptionGroup("third", [OSError("in it")]) from first
+
+        kept = run(handler).failure.traceback
+        assert kept.count("The above exception was the direct cause of") == 1
+        assert kept.index("ValueError: after=-1") < kept.index("ExceptionGroup: third") < kept.index("OSError: in it")
+        assert "KeyError" not in kept
+        assert kept.count(runner.__file__) == 1
+
+    def test_that_is_all_of_tick_is_kept_as_it_is(self):
+        with pytest.raises(ValueError) as raised:
+            runner.wait(-1)
+        own = raised.value.with_traceback(raised.value.__traceback__.tb_next)
+        assert trace(own).count(runner.__file__) == 1
+
     def test_survives_errors_that_cannot_be_shown(self):
         class Mute(Exception):
             def __str__(self) -> str:

@@ -11,6 +11,7 @@ import tick
 from tests.factories import a_job, move_clock
 from tests.factories import tick as run_tick
 from tick import database, web
+from tick.processor import Trigger
 from tick.verdict import ago, beat, count, duration, every, judge, lasting, listed, questions, times
 
 NOW = datetime(2026, 5, 1, 3, tzinfo=UTC)
@@ -24,7 +25,7 @@ WELL = {
     "depth": [{"now": NOW, "due": 0, "oldest_due": None, "dead": 0, "behind_keys": 0}],
     "pulse": [{"since": 20.0, "installed": 9e5, "gap": 60.0}],
     "triggers": [{"trigger": "vercel", "ticks": 900, "since": 20.0, "gap": 60.0}],
-    "ticks": [{"finished_at": minutes(1), "error": None}],
+    "ticks": [{"finished_at": minutes(1), "started_at": minutes(1), "budget": 50.0, "error": None}],
     "rates": [],
     "dead": [],
     "unhandled": [],
@@ -76,14 +77,47 @@ class TestTicks:
         assert (said.state, said.headline) == ("critical", "The last tick failed: schedules.toml: 1 problem")
 
     def test_that_runs_now_hides_no_failure(self):
-        running, failed = {"finished_at": None, "error": None}, {"finished_at": NOW, "error": "no"}
+        running, failed = {**WELL["ticks"][0], "finished_at": None}, {"finished_at": NOW, "error": "no"}
         assert verdict(ticks=[running, failed]).headline == "The last tick failed: no"
         assert verdict(ticks=[running, *WELL["ticks"]]).healthy
 
     def test_that_are_killed_are_told(self):
-        killed = {"finished_at": None, "error": None}
+        killed = {"finished_at": None, "error": None, "started_at": minutes(10), "budget": 50.0}
         said = verdict(ticks=[*WELL["ticks"], killed, killed, killed])
         assert (said.state, said.headline.startswith("3 of the last 4 ticks never ended")) == ("warning", True)
+        assert said.links[0][1] == "/dashboard/ticks"
+
+    @pytest.mark.parametrize(("budget", "state"), [(600.0, "ok"), (599.0, "ok"), (597.0, "warning")])
+    def test_that_still_run_have_their_budget_and_two_seconds(self, budget, state):
+        running = {"finished_at": None, "error": None, "started_at": minutes(10), "budget": budget}
+        assert verdict(ticks=[running] * 4 + WELL["ticks"]).state == state
+
+    @pytest.mark.parametrize(
+        ("rows", "headline"),
+        [
+            ([("cli", 1, None)], "One tick so far, by hand; nothing triggers ticks yet: point a cron at /tick."),
+            ([("cli", 9, 7.0)], "9 ticks so far, by hand; nothing triggers ticks yet: point a cron at /tick."),
+            ([("cli", 3, 70.0)], "3 ticks so far, by hand; nothing triggers ticks yet: point a cron at /tick."),
+            ([("dashboard", 1, None), ("dev", 3, 1.0)], "4 ticks so far, by hand; nothing triggers ticks yet: point a cron at /tick."),
+            ([("github", 1, None), ("cli", 1, None)], "2 ticks so far, by github, cli."),
+            ([("github", 3, 60.0)], "All is well: ticks come every minute, nothing is due."),
+            ([("cli", 5, 60.0)], "All is well: ticks come every minute, nothing is due."),
+        ],
+    )  # fmt: skip
+    def test_it_takes_some_to_say_how_often_they_come(self, rows, headline):
+        triggers = [{"trigger": name, "ticks": ticks, "since": 20.0, "gap": gap} for name, ticks, gap in rows]
+        said = verdict(triggers=triggers)
+        assert (said.headline, said.state, bool(said.every)) == (headline, "ok", headline.startswith("All"))
+        stopped = verdict(triggers=triggers, pulse={"since": 600.0})
+        assert ("used to come" in stopped.headline) is headline.startswith("All")
+
+    def test_one_by_hand_is_trouble_once_something_is_due(self):
+        one = [{"trigger": "cli", "ticks": 1, "since": 20.0, "gap": None}]
+        said = verdict(triggers=one, depth={"due": 2, "oldest_due": NOW})
+        assert (said.state, said.headline.endswith("at /tick. 2 jobs are due.")) == ("warning", True)
+        behind = verdict(triggers=one, depth={"due": 2, "oldest_due": minutes(6)})
+        assert behind.headline == "Falling behind: 2 due, the oldest for 6 min."
+        assert behind.details[0].startswith("One tick so far")
 
 
 class TestTheQueue:
@@ -96,30 +130,42 @@ class TestTheQueue:
         assert verdict(depth={"due": 10_001, "oldest_due": minutes(40)}).state == "critical"
         keyed = verdict(depth={"due": 12, "oldest_due": minutes(40), "behind_keys": 11})
         assert keyed.headline.endswith("every minute; 11 wait behind others of their key.")
+        one = verdict(depth={"due": 2, "oldest_due": minutes(40), "behind_keys": 1})
+        assert one.headline.endswith("; 1 waits behind others of their key.")
 
     def test_is_not_behind_while_nobody_ticks_or_nobody_could_take_it(self):
         stopped = verdict(pulse={"since": 2820.0}, depth={"due": 3, "oldest_due": minutes(30)})
         assert "Falling behind" not in " ".join([stopped.headline, *stopped.details])
-        alone = verdict(
-            depth={"due": 3, "oldest_due": minutes(30)},
-            unhandled=[{"type": "resize", "count": 3, "oldest": minutes(30)}],
-        )
+        resize = {"type": "resize", "count": 3, "oldest": minutes(30), "handled": 0, "oldest_handled": None}
+        alone = verdict(depth={"due": 3, "oldest_due": minutes(30)}, unhandled=[resize])
         assert (alone.state, alone.details) == ("warning", ())
         assert alone.headline == (
             "Some due jobs have no handler here: resize (3), the oldest for 30 min; deploy one, or check TICK_MODULES."
         )
+        fresh = verdict(
+            depth={"due": 5, "oldest_due": minutes(30)},
+            unhandled=[resize | {"handled": 2, "oldest_handled": minutes(1)}],
+        )
+        assert (fresh.headline, fresh.details) == (alone.headline, ())
+        late = verdict(
+            depth={"due": 5, "oldest_due": minutes(90)},
+            unhandled=[resize | {"handled": 2, "oldest_handled": minutes(14)}],
+        )
+        assert late.headline == "Falling behind: 2 due, the oldest for 14 min, and ticks come every minute."
 
     def test_fails(self):
         rates = [
             {"type": "", "done": 60, "failed": 40},
-            {"type": "send_invoice", "done": 0, "failed": 30},
-            {"type": "digest", "done": 60, "failed": 10},
+            {"type": "send_invoice", "done": 0, "failed": 20},
+            {"type": "digest", "done": 60, "failed": 19},
         ]
         said = verdict(rates=rates)
         assert (said.state, said.headline) == (
             "warning",
             "Failing: 40 % of the last 15 min's attempts failed, mostly send_invoice.",
         )
+        rates[1]["failed"] = 19
+        assert verdict(rates=rates).headline.endswith(", most often send_invoice (19 of 40).")
         alone = [{"type": "", "done": 1, "failed": 9}, {"type": "send_invoice", "done": 1, "failed": 9}]
         assert verdict(rates=alone).headline.endswith("attempts failed, send_invoice.")
         assert verdict(rates=alone).state == "critical"
@@ -135,12 +181,13 @@ class TestTheQueue:
         today = verdict(depth={"dead": 12}, dead=[dead])
         assert (today.state, today.headline) == (
             "warning",
-            "12 jobs are dead, the last 3 min ago: send_invoice; `tick dead` shows why.",
+            "12 jobs are dead, the last one 3 min ago: send_invoice; `tick dead` shows why.",
         )
+        assert today.links == (("12 jobs are dead, the last one 3 min ago: send_invoice.", "/dashboard/dead"),)
         old = verdict(depth={"dead": 1}, dead=[dead | {"since": 200_000.0, "recent": 0}])
         assert (old.healthy, old.details) == (
             True,
-            ("1 job is dead, the last 2 days ago: send_invoice; `tick dead` shows why.",),
+            ("1 job is dead, the last one 2 days ago: send_invoice; `tick dead` shows why.",),
         )
 
 
@@ -229,6 +276,15 @@ def test_health_has_the_same_rule():
 
 
 class TestOfADatabase:
+    def test_an_old_job_that_nobody_takes_makes_a_fresh_one_no_older(self, conn, settings, empty_registry):
+        for _ in range(3):
+            run_tick(settings, trigger=Trigger("github"))
+        a_job(conn, "gone", run_at="-3 days")
+        a_job(conn, "fresh", run_at="-1 minute")
+        assert self.verdict(settings, ["fresh"]).headline.startswith("Some due jobs have no handler here: gone (1)")
+        a_job(conn, "fresh", run_at="-6 minutes")
+        assert self.verdict(settings, ["fresh"]).headline.startswith("Falling behind: 2 due, the oldest for 6 min")
+
     @staticmethod
     def verdict(settings, types=()):
         async def asking():
@@ -240,9 +296,12 @@ class TestOfADatabase:
     def test_that_is_new_and_then_ticks(self, conn, settings, empty_registry):
         assert self.verdict(settings).headline.startswith("Never ticked")
         run_tick(settings)
+        assert self.verdict(settings).headline.startswith("One tick so far, by hand; nothing")
+        run_tick(settings, trigger=Trigger("github"))
+        run_tick(settings, trigger=Trigger("github"))
         assert self.verdict(settings).headline == "All is well: ticks come every minute, nothing is due."
         move_clock(conn, "+10 minutes")
-        assert self.verdict(settings).headline.startswith("Ticks have stopped: the last was 10 min ago (cli)")
+        assert self.verdict(settings).headline.startswith("Ticks have stopped: the last was 10 min ago (github)")
 
     def test_in_which_everything_is_wrong(self, conn, settings, empty_registry):
         @tick.job(max_attempts=1)
@@ -258,7 +317,8 @@ class TestOfADatabase:
         said = self.verdict(settings, ["send_invoice"])
         assert said.headline == "Failing: 100 % of the last 15 min's attempts failed, send_invoice."
         assert [text.split(":")[0] for text in said.details] == [
-            "4 jobs are dead, the last just now",
+            "4 jobs are dead, the last one just now",
             "Some due jobs have no handler here",
+            "One tick so far, by hand; nothing triggers ticks yet",
             "1 schedule is paused",
         ]

@@ -12,10 +12,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
 
 import tick as public
-from tests.factories import a_job, move_clock, tick
+from tests.factories import a_job, jobs, move_clock, tick
 from tests.test_callbacks import Receiver
 from tick import alert_job, alerts, database, tokens, watch, web
 from tick.errors import ConfigurationError
@@ -103,10 +104,51 @@ def shop(conn, settings, receiver, empty_registry):
 
 class TestTheChore:
     def test_it_is_there_when_somebody_is_to_be_told_and_goes_with_them(self, shop, conn):
-        names = "select name from tick.chores"
+        names = "select name from tick.chores where not settings ? 'off'"
         assert conn.execute(names).fetchall() == [("watch",)]
         shop.tick(alerts={})
         assert conn.execute(names).fetchall() == []
+
+    def test_a_deployment_without_alerts_that_ticks_in_between_loses_no_death(self, shop):
+        shop.dies()
+        shop.tick(alerts={})
+        shop.ticks(2)
+        assert shop.told() == ["send_mail: 1 job died"]
+
+    def test_a_queue_that_no_tick_gets_through_is_watched_all_the_same(self, shop, conn):
+        @public.job
+        async def slow() -> None:
+            await asyncio.sleep(0.05)
+
+        shop.dies()
+        jobs(conn, "slow", 3000)
+        shop.tick(budget=5)
+        assert shop.count("tick.jobs where type = 'slow' and status = 'pending'") > 0
+        assert shop.told() == ["send_mail: 1 job died"]
+
+    def test_nor_does_a_job_that_runs_until_the_end_keep_it_away(self, shop, conn):
+        @public.job
+        async def endless() -> None:
+            await asyncio.sleep(60)
+
+        shop.dies()
+        jobs(conn, "endless", 1)
+        shop.tick(budget=5)
+        assert shop.told() == ["send_mail: 1 job died"]
+
+    def test_one_that_another_session_holds_keeps_no_tick(self, shop, url):
+        with psycopg.connect(url) as other:
+            other.execute("select * from tick.chores for update")
+            shop.tick()
+        shop.dies()
+        shop.tick()
+        assert shop.told() == ["send_mail: 1 job died"]
+
+    def test_one_that_is_set_far_ahead_since_the_clock_was_put_back_is_due(self, shop, conn):
+        conn.execute("update tick.chores set due_at = tick.now() + interval '1 hour'")
+        shop.dies()
+        shop.tick()
+        assert shop.told() == ["send_mail: 1 job died"]
 
     def test_without_alerts_nothing_is_told_and_an_idle_tick_stays_one_round_trip(
         self, conn, settings, empty_registry, monkeypatch
@@ -186,6 +228,7 @@ class TestDeaths:
     def test_what_died_before_anybody_was_to_be_told_is_no_news(self, conn, settings, shop):
         shop.tick(alerts={})
         shop.dies()
+        shop.tick(10)
         shop.ticks(3)
         assert shop.told() == []
 
@@ -210,7 +253,7 @@ class TestDeaths:
         assert shop.told() == ["send_mail: 1 job died"]
         assert shop.alerts() == {("dead", "send_mail"): True}
         shop.ticks(4)
-        assert shop.told() == ["Recovered: no more jobs of send_mail die; 1 did, and are dead until they are replayed"]
+        assert shop.told() == ["Recovered: no more jobs of send_mail die; 1 did, look at what is still dead"]
         assert shop.alerts() == {("dead", "send_mail"): False}
 
     def test_recovery_says_how_long_it_was_and_waits_until_the_last_deaths_are_told(self, shop):
@@ -223,7 +266,7 @@ class TestDeaths:
         shop.ticks(4, minutes=5)
         assert shop.told() == [
             "send_mail: 6 more jobs died",
-            "Recovered after 30 min: no more jobs of send_mail die; 7 did, and are dead until they are replayed",
+            "Recovered after 30 min: no more jobs of send_mail die; 7 did, look at what is still dead",
         ]
 
     def test_what_dies_again_after_it_has_recovered_waits_for_its_hour_and_is_told_even_if_it_is_quiet_by_then(

@@ -36,6 +36,8 @@ SLACK_SECONDS = 10.0
 MAIL_SECONDS = 30.0
 """How long mailing may take, and each exchange with the server a third of it."""
 MOST_BLOCKS = 50
+URGENT = 32_767
+"""The highest priority there is."""
 LONGEST_SECTION = 3000
 """What Slack takes of blocks in a message, and of characters in a section.
 
@@ -71,7 +73,8 @@ def new_jobs(targets: Iterable[Target], message: Message, *, last: bool = False)
     """A job for each of whom to tell, so that one that cannot be reached is no other's trouble."""
     plain = msgspec.to_builtins(message)
     payloads = [{"channel": channel, "to": to, "message": plain, "last": last} for channel, to in targets]
-    return [NewJob(alerts.ITSELF, msgspec.json.encode(payload)) for payload in payloads]
+    # A queue that is behind must not keep them waiting: that may be what they tell.
+    return [NewJob(alerts.ITSELF, msgspec.json.encode(payload), priority=URGENT) for payload in payloads]
 
 
 def test_message(settings: Settings) -> list[NewJob]:
@@ -275,7 +278,7 @@ def _domain(settings: Settings) -> str:
     sender = settings.mail_from or ""
     name, _, domain = parseaddr(sender)[1].rpartition("@")
     if not name or not sender.isprintable() or not re.fullmatch(r"[A-Za-z0-9.-]+", domain):
-        raise CallFailed("TICK_MAIL_FROM must say from whom to mail, such as ops@example.com")
+        raise CallFailed("TICK_MAIL_FROM must say from whom to mail, such as Shop <tick@your-domain>")
     return domain
 
 

@@ -399,10 +399,20 @@ def _missing(rules: Rules, alert: Alert, facts: Facts) -> Judged:
             if _may_tell(rules, alert, facts.now)
             else Judged(alert)
         )
+    if alert.rule == "missed" and not _succeeded(alert.subject, facts):
+        return Judged(alert)
     quiet = rules.quiet if alert.rule in ("dead", "failing") else 0.0
     if _seconds(alert.seen_at, facts.now) < quiet:
         return Judged(alert)
     return Judged(ended, "recovered" if alert.is_told else "")
+
+
+def _succeeded(schedule: str, facts: Facts) -> bool:
+    """Whether the newest of its windows that has ended was done; one that died and runs again has not ended."""
+    ended = (
+        row["status"] for row in facts.windows if row["schedule"] == schedule and row["status"] in ("done", "dead")
+    )
+    return next(ended, "") == "done"
 
 
 def _may_tell(rules: Rules, alert: Alert, now: datetime) -> bool:
@@ -586,7 +596,7 @@ def _good_news(alert: Alert) -> str:
     subject = name(alert.subject)
     match alert.rule:
         case "dead":
-            return f"no more jobs of {subject} die; {alert.count:,} did, and are dead until they are replayed"
+            return f"no more jobs of {subject} die; {alert.count:,} did, look at what is still dead"
         case "failing":
             return f"attempts of {subject} succeed again"
         case "backlog":

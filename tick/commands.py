@@ -44,18 +44,32 @@ def complain(error: Exception, code: int) -> int:
 # What the commands share
 
 
-def settings_with_database() -> Settings:
-    """The settings, with the embedded Postgres, migrated, where no DATABASE_URL is set: it is said when it is made."""
+def settings_with_database(*, makes_one: bool = True) -> Settings:
+    """The settings, with the embedded Postgres, migrated, where no DATABASE_URL is set: it is said when it is made.
+
+    Raises ConfigurationError outside of a project, and for a command that only reads where there is none yet.
+    """
     settings = Settings.load()
     if settings.database_url:
         return settings
-    is_new = not (settings.root / embedded.STATE / "postgres").exists()
-    url = embedded.url(settings.root)
-    if is_new:
-        print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {embedded.STATE}/", file=sys.stderr)
-    settings = replace(settings, database_url=url)
+    settings = with_embedded(settings, makes_one=makes_one)
     asyncio.run(migrate_now(settings))
     return settings
+
+
+def with_embedded(settings: Settings, *, makes_one: bool = True) -> Settings:
+    """The settings with the URL of the project's embedded Postgres. Raises ConfigurationError, as above."""
+    folder = embedded.folder(settings.root)
+    is_new = not folder.exists()
+    if is_new and not any((settings.root / name).exists() for name in ("pyproject.toml", "schedules.toml")):
+        text = f"there is no tick project here or above {settings.root}: cd to it, or set DATABASE_URL"
+        raise ConfigurationError(text)
+    if is_new and not makes_one:
+        raise ConfigurationError(f"no database yet: `tick dev` or `tick run-once` makes one in {folder}")
+    url = embedded.url(settings.root)
+    if is_new:
+        print(f"tick: DATABASE_URL is not set: using the embedded Postgres in {folder}", file=sys.stderr)
+    return replace(settings, database_url=url)
 
 
 async def migrate_now(settings: Settings) -> list[str]:
@@ -121,15 +135,25 @@ def load_handlers(settings: Settings, budget: float) -> handlers.Registry:
     return registry
 
 
-def show(rows: Iterable[dict[str, Any]], *, as_json: bool, empty: str = "nothing", title: str | None = None) -> None:
-    """Print rows: JSON, a table on a terminal, or aligned text in a pipe."""
+def show(
+    rows: Iterable[dict[str, Any]],
+    *,
+    as_json: bool,
+    empty: str = "nothing",
+    title: str | None = None,
+    whole: Sequence[str] = (),
+) -> None:
+    """Print rows: JSON, a table on a terminal, or aligned text in a pipe.
+
+    A table that names columns to be shown `whole` has one line a row: its other columns are cut to the width there is.
+    """
     rows = list(rows)
     if as_json:
         print(json.dumps(rows, default=plain, indent=2))
     elif not rows:
         print(empty)
     elif sys.stdout.isatty():
-        _rich_table(rows, title)
+        _rich_table(rows, title, whole)
     else:
         _plain_table(rows)
 
@@ -139,25 +163,30 @@ def plain(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
-    return ["-" if value is None else str(value) for value in row.values()]
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row as a table shows it: no control character of what jobs say gets to the terminal."""
+    return ["-" if value is None else logs.one_line(str(value)) for value in row.values()]
 
 
 def _plain_table(rows: list[dict[str, Any]]) -> None:
-    lines = [[name.upper() for name in rows[0]], *map(_cells, rows)]
+    lines = [[name.upper() for name in rows[0]], *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
-def _rich_table(rows: list[dict[str, Any]], title: str | None) -> None:
+def _rich_table(rows: list[dict[str, Any]], title: str | None, whole: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*rows[0], title=title, title_justify="left", header_style="bold")
+    look: Any = {"box": None, "padding": (0, 2, 0, 0)} if whole else {}
+    table = Table(title=title, title_justify="left", header_style="bold", **look)
+    for name in rows[0]:
+        table.add_column(name, no_wrap=name in whole)
+    cut: Any = {"no_wrap": True, "overflow": "ellipsis"} if whole else {}
     for row in rows:
-        table.add_row(*map(Text, _cells(row)))
+        table.add_row(*(Text(cell, **cut) for cell in cells(row)))
     Console().print(table)
 
 
@@ -171,7 +200,7 @@ def migrate(options: argparse.Namespace) -> int:
         return OK
     settings = Settings.load()
     if not settings.database_url:
-        settings = replace(settings, database_url=embedded.url(settings.root))
+        settings = with_embedded(settings, makes_one=not options.dry_run)
     if options.dry_run:
         names = [m.name for m in ask(settings, lambda c: database.pending(c, settings.schema))]
         print("\n".join(f"would apply {name}" for name in names) or "nothing to apply")
@@ -221,8 +250,13 @@ def _check(settings: Settings, loaded: Sequence[Schedule], path: Path) -> int:
     problems = check(loaded, load_handlers(settings, budget), budget)
     for problem in problems:
         print(f"{path.name}: {problem}", file=sys.stderr)
-    print(f"{path.name}: {len(loaded)} schedules, {len(problems) or 'no'} problems")
+    print(f"{path.name}: {len(loaded)} schedules, {problems_told(len(problems))}")
     return NOT_SO if problems else OK
+
+
+def problems_told(number: int) -> str:
+    """How many problems there are, in words."""
+    return f"{number or 'no'} problem{'s' * (number != 1)}"
 
 
 def _period(every: timedelta | None) -> str | None:
@@ -337,11 +371,12 @@ _LISTED = ("id", "type", "status", "priority", "attempt", "failures", "losses", 
 
 def jobs_list(options: argparse.Namespace) -> int:
     """The latest jobs, filtered; dead and cancelled ones by when they ended, pending ones as they would run."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     filter = _filter(options)
     found = _find(settings, filter, options.limit, options.before)
     rows = [{name: row[name] for name in _LISTED} for row in _without_secrets(settings, found.jobs)]
-    show(rows if options.json else map(_brief, rows), as_json=options.json, empty="no jobs")
+    lines = rows if options.json else _briefly(rows, _now(settings))
+    show(lines, as_json=options.json, empty="no jobs", whole=("id", "type", "status"))
     # That a page is full is no news in a pipe; that a look ended before the jobs did is.
     if found.next and (found.since or sys.stderr.isatty()):
         print(_how_to_go_on(found), file=sys.stderr)
@@ -415,15 +450,45 @@ def _without_secrets(settings: Settings, rows: Iterable[dict[str, Any]]) -> Iter
         yield row | {"last_error": row["last_error"] and mask_text(row["last_error"], known)}
 
 
-def _brief(row: dict[str, Any]) -> dict[str, Any]:
-    due = row["finished_at"] or row["run_at"]
-    kept = ("id", "type", "status", "attempt", "failures", "key", "schedule")
+def _now(settings: Settings) -> datetime:
+    """The time of the database's clock."""
+    from . import facts
+
+    ((depth,),) = read(settings, facts.depth())
+    now: datetime = depth["now"]
+    return now
+
+
+def _briefly(rows: Iterable[dict[str, Any]], now: datetime) -> list[dict[str, Any]]:
+    """A line for each job, without the columns that are empty in all of them."""
+    lines = [_brief(row, now) for row in rows]
+    told = {name for line in lines for name, value in line.items() if value is not None}
+    return [{name: value for name, value in line.items() if name in told} for line in lines]
+
+
+def _brief(row: dict[str, Any], now: datetime) -> dict[str, Any]:
+    from .verdict import ago
+
     waits = row["waits_for"] or (f"limit: {row['lane']}" if row["lane"] else None)
-    return {name: row[name] for name in kept} | {
+    return {
+        "id": row["id"],
+        "type": row["type"],
+        "status": row["status"],
+        "attempts": _attempts(row),
+        "when": ago((now - (row["finished_at"] or row["run_at"])).total_seconds()),
+        "key": row["key"],
+        "schedule": row["schedule"],
         "waits for": waits if row["status"] == "pending" else None,
-        "at (utc)": f"{due:%Y-%m-%d %H:%M:%S}",
         "last error": " ".join((row["last_error"] or "").split())[:70] or None,
     }
+
+
+def _attempts(row: dict[str, Any]) -> str | None:
+    """How many attempts there were, and how many of them failed or were lost."""
+    if not row["attempt"]:
+        return None
+    bad = [f"{row[name]} {word}" for name, word in (("failures", "failed"), ("losses", "lost")) if row[name]]
+    return ", ".join([str(row["attempt"]), *bad])
 
 
 _ORDER = {
@@ -441,7 +506,7 @@ _SAYS_NOTHING = {"waits": 0, "awaited": False, "strict_key": False, "losses": 0,
 
 def jobs_show(options: argparse.Namespace) -> int:
     """All there is to know of a job, its errors with their tracebacks; secrets are masked."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     rows = query(settings, "show_job", {"id": options.id})
     if not rows:
         raise JobNotFound(options.id)
@@ -452,10 +517,17 @@ def jobs_show(options: argparse.Namespace) -> int:
     errors = job.pop("errors")
     for name, value in sorted(job.items(), key=lambda item: _ORDER.get(item[0], len(_ORDER))):
         if value is not None and _SAYS_NOTHING.get(name) != value:
-            print(f"{name:20} {value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)}")
+            said = value if isinstance(value, str | int) else json.dumps(value, ensure_ascii=False)
+            print(f"{name:20} {_lines(str(said), indent=21)}")
     for error in errors:
-        print(f"\nattempt {error['attempt']}, {error['at']}: {error['error']}\n{error['traceback']}")
+        said = logs.one_line(str(error["error"]))
+        print(f"\nattempt {error['attempt']}, {error['at']}: {said}\n{_lines(str(error['traceback']))}")
     return OK
+
+
+def _lines(text: str, indent: int = 0) -> str:
+    """A text whose lines hold nothing that a terminal would obey; those after the first are indented."""
+    return f"\n{' ' * indent}".join(map(logs.one_line, text.split("\n")))
 
 
 _TOLD = (
@@ -477,18 +549,9 @@ def _masked(settings: Settings, job: dict[str, Any]) -> dict[str, Any]:
     from .masking import known_secrets, mask
 
     known = known_secrets(settings)
-    told = (
-        "payload",
-        "result",
-        "last_error",
-        "errors",
-        "fingerprint",
-        "progress",
-        "inputs",
-        "callback_url",
-        "on_dead_url",
-    )
-    return job | {name: mask(job[name], known) for name in told if name in job}
+    masked = job | {name: mask(job[name], known) for name in _TOLD if name in job}
+    # A fingerprint has lost its digits, and a secret in it can no longer be told.
+    return masked if masked["last_error"] == job["last_error"] else masked | {"fingerprint": None}
 
 
 def jobs_cancel(options: argparse.Namespace) -> int:
@@ -593,7 +656,7 @@ def _replay_with(options: argparse.Namespace) -> int:
     rows = query(settings, "payload", {"id": id}, "dashboard")
     if not rows:
         raise JobNotFound(id)
-    _, type, status, _, _, digest = rows[0]
+    _, type, status, _, _, digest, *_ = rows[0]
     if status not in ("dead", "cancelled"):
         raise InvalidTransition(id, status, "replayed", "dead or cancelled")
     registry = load_handlers(settings, platforms.budget(settings))

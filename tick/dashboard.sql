@@ -10,7 +10,7 @@ select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan'
 -- name: newest_jobs
 -- Along the primary key. The look ends at its bound, or when the page is full.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from (select * from tick.jobs where %(before)s::bigint is null or id < %(before)s order by id desc limit %(look)s) looked_at
  where (%(status)s::text is null or status = %(status)s) and (%(type)s::text is null or type = %(type)s)
    and (%(key)s::text is null or key = %(key)s) and (%(schedule)s::text is null or schedule = %(schedule)s)
@@ -26,7 +26,7 @@ select id, created_at as at from tick.jobs
 -- name: jobs_of_schedule
 -- Along the index of schedules: no other schedule's jobs are looked at.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from (select * from tick.jobs
          where schedule = %(schedule)s and (%(before)s::bigint is null or id < %(before)s)
          order by schedule desc, id desc limit %(look)s) looked_at
@@ -44,7 +44,7 @@ select id, created_at as at from tick.jobs
 -- name: ended_jobs
 -- Dead or cancelled ones, the latest first, along the index of their ends. The dead of one kind have an index too.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from (select * from tick.jobs
          where status = %(status)s and (%(error)s::text is null or type = %(type)s and fingerprint = %(error)s)
            and (%(before_at)s::timestamptz is null or (finished_at, id) < (%(before_at)s, %(before)s))
@@ -76,7 +76,7 @@ select id, finished_at as at from tick.jobs
 -- name: running_jobs
 -- Those that have run longest first.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from (select * from tick.jobs where lease_expires_at is not null order by lease_expires_at limit %(look)s) looked_at
  where (%(type)s::text is null or type = %(type)s)
    and (%(key)s::text is null or key = %(key)s) and (%(schedule)s::text is null or schedule = %(schedule)s)
@@ -87,7 +87,7 @@ select id, type, status, priority, key, schedule, "window", run_at, created_at, 
 -- Nearly as they would run: so many of each kind that an index has in that order, those that are due before the others.
 -- Of those that wait for a job or for a group there is no such index: the latest are looked for.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from ((select j.* from tick.free_priorities level cross join lateral (
                 select * from tick.jobs where status = 'pending' and losses = 0 and waits_for is null and lane is null
                    and priority = level.priority and run_at <= tick.now() order by run_at, id limit %(look)s) j limit %(look)s)
@@ -120,7 +120,7 @@ offset %(skip)s limit %(limit)s
 -- name: pending_jobs_of
 -- Those of a key or of a schedule, of which there are indexes.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from ((select * from tick.jobs where status = 'pending' and key = %(key)s and waits_for is null order by run_at, id limit %(look)s)
         union all
         (select * from tick.jobs where status = 'pending' and key = %(key)s and waits_for = 'key' order by run_at, id limit %(look)s)
@@ -221,7 +221,8 @@ select j.id, j.status, j.attempt, j.finished_at, j.created_at, j.payload ->> 'ur
 
 
 -- name: payload
-select id, type, status, payload, octet_length(payload::text) as bytes, md5(payload::text) as digest
+select id, type, status, payload, octet_length(payload::text) as bytes, md5(payload::text) as digest,
+       left(last_error, 2000) as last_error
   from tick.jobs where id = %(id)s
 
 
@@ -229,7 +230,7 @@ select id, type, status, payload, octet_length(payload::text) as bytes, md5(payl
 
 -- name: jobs_by_id
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,
-       losses, waits_for, lane, cancel_requested_at, left(last_error, 200) as last_error
+       losses, waits_for, lane, cancel_requested_at, left(last_error, 400) as last_error
   from tick.jobs where id = any(%(ids)s) order by id
 
 -- name: cancel_jobs  (pending -> cancelled; running ones are told)
@@ -265,6 +266,12 @@ select e.schedule, e.body, e.next_window, d.cursor, d.first_seen, s.paused, s.pa
         or e.body ->> 'description' ilike %(text)s)
    and (%(after)s::text is null or e.schedule > %(after)s)
  order by e.schedule limit %(limit)s
+
+-- name: skips_of
+-- What was not made of schedules, the latest first: up to `each` of each.
+select s.* from unnest(%(schedules)s::text[]) as given (schedule) cross join lateral (
+       select schedule, first_window, last_window, count, reason from tick.skips
+        where schedule = given.schedule order by last_window desc limit %(each)s) s
 
 -- name: durations
 select type, durations from tick.types where type = any(%(types)s)

@@ -14,12 +14,13 @@ select exists (select from tick.api_keys
                 where 'admin' = any(scopes) and revoked_at is null and coalesce(expires_at > tick.now(), true)) as are_there
 
 -- name: try_password
--- Raises TK429 when there were too many wrong passwords lately, by whomever: thirty may come at once, one every two seconds.
-select tick.admit('dashboard', null, 'admin', 30, 60)
+-- Raises TK429 when there were too many wrong passwords lately: thirty may come at once, one every two seconds. Browsers
+-- that have never logged in are one caller, so that nobody has more tries for having more addresses; each other is its own.
+select tick.admit(%(caller)s, null, 'admin', 30, 60)
 
 -- name: count_try
 -- Counts a wrong password.
-select remaining from tick.count_call('dashboard', null, 30, 60)
+select remaining from tick.count_call(%(caller)s, null, 30, 60)
 
 -- name: running
 -- What runs now, that which has run longest first.

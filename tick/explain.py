@@ -33,7 +33,7 @@ class Explanation(NamedTuple):
     """What became of a schedule's window at an instant; all instants are UTC."""
 
     outcome: str
-    """ran, waits, skipped, to come, no window, not seen, removed, no tick, forgotten."""
+    """ran, cancelled, waits, skipped, to come, no window, not seen, removed, no tick, forgotten."""
     headline: str
     details: tuple[str, ...]
     schedule: str
@@ -112,8 +112,8 @@ def _never_seen(name: str, remembered: bool, names: Sequence[str]) -> str:
     if remembered:
         return f"the schedule {name!r} is in no file that has ticked for a month: nothing is known of its windows"
     near = get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}?" if near else "the first tick after a deployment makes schedules known"
-    return f"no tick has seen a schedule {name!r}; {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else "the first tick after a deployment makes new ones known"
+    return f"there is no schedule {name!r}; {hint}"
 
 
 def _meanings(known: Sequence[Row]) -> list[Row]:
@@ -136,16 +136,21 @@ def _case(row: Row, at: str | datetime) -> Case:
 def asked(at: str | datetime, timezone: str, now: datetime) -> Asked:
     """The instant of a text: ISO 8601, local to the zone without an offset; or HH:MM, the last time it was that.
 
+    HH:MMZ is a time of day in UTC.
+
     Raises ConfigurationError, with what to write.
     """
     where = zone(timezone)
-    if isinstance(at, str) and re.fullmatch(r"\d{1,2}:\d\d", at.strip()):
-        return _last_time(at.strip(), where, now)
+    if isinstance(at, str) and (of_day := re.fullmatch(r"(\d{1,2}:\d\d)([Zz]?)", at.strip(), re.ASCII)):
+        last = _last_time(of_day[1], zone("UTC") if of_day[2] else where, now)
+        return _asked_at(last.instant, where) if of_day[2] else last
     try:
         instant = datetime.fromisoformat(at.strip()) if isinstance(at, str) else at
         return _asked_local(instant, where) if instant.tzinfo is None else _asked_at(instant.astimezone(UTC), where)
     except (ValueError, OverflowError):
-        hint = f"write 2026-03-29T02:30 for that time in {timezone}, 2026-03-29T00:30Z, or 02:30 for the last one"
+        hint = (
+            f"write 2026-03-29T02:30 for that time in {timezone}, 2026-03-29T00:30Z, or 02:30 (00:30Z) for the last one"
+        )
         raise ConfigurationError(f"{str(at)[:60]!r} is not an instant: {hint}") from None
 
 
@@ -254,7 +259,8 @@ def _state(case: Case, job: Row) -> tuple[str, str]:
                 f"It ran and failed: {name} died at {case.shown(ended)}: {first_line(job['last_error'])}",
             )
         case "cancelled":
-            return "ran", f"It was made, and cancelled: {name}, {ago(_seconds(case.now - ended))}"
+            outcome, before = ("ran", "") if job["attempt"] else ("cancelled", " before it ran")
+            return outcome, f"It was made, and cancelled{before}: {name}, {ago(_seconds(case.now - ended))}"
         case "running":
             return "ran", f"It runs now: {name} started {ago(_seconds(case.now - job['started_at']))}"
         case _:
@@ -312,22 +318,27 @@ def _skipped(case: Case, skip: Row) -> Answer:
     others = skip["count"] is None or skip["count"] > 1
     span = f", for all windows from {case.shown(skip['first_window'])} to {case.shown(skip['last_window'])}"
     silence = _silence(case) if skip["reason"] in ("late", "cap") else ""
-    reason = f"It was skipped: {_reason(case.schedule, skip['reason'])}."
+    reason = f"It was skipped: {_late(case, skip) if skip['reason'] == 'late' else _REASONS[skip['reason']]}."
     return "skipped", [reason, f"{recorded}{span if others else ''}.", *filter(None, [silence])]
 
 
-def _reason(schedule: Schedule, reason: str) -> str:
-    late = f"it was due {lasting(_seconds(LATE_AFTER))} ago or longer" if schedule.catch_up == "none" else (
-        "several windows were due at once, and the latest of them was made"
-    )  # fmt: skip
-    reasons = {
-        "late": f'{late} (catch_up = "{schedule.catch_up}")',
-        "cap": f"more windows were due at once than max_catch_up = {schedule.max_catch_up} lets be made",
-        "overlap": 'a job of the schedule was still pending or running (overlap = "skip")',
-        "paused": "the schedule was paused",
-        "disabled": "the schedule was disabled (enabled = false)",
-    }
-    return reasons[reason]
+# What held when it was recorded; the keys of the file may have been changed since, so no value of theirs is told.
+_REASONS = {
+    "cap": "more windows were due at once than max_catch_up let be made",
+    "overlap": 'a job of the schedule was still pending or running (overlap = "skip")',
+    "paused": "the schedule was paused",
+    "disabled": "the schedule was disabled (enabled = false)",
+}
+
+
+def _late(case: Case, skip: Row) -> str:
+    """That another window was made instead of it; or that none was, since all of them were too old."""
+    recorded, following = skip["recorded_at"], _next(case.schedule, skip["last_window"])
+    instead = bool(following and following <= recorded)
+    late = recorded - (case.window or case.asked.instant)
+    if instead or recorded - skip["last_window"] <= LATE_AFTER:
+        return "several windows were due at once, and the latest of them was made"
+    return f"it had been due for {lasting(_seconds(late))} when a tick came, which was too late"
 
 
 def _no_window(case: Case, others: Sequence[Case]) -> Answer:
@@ -372,8 +383,8 @@ def _missing(case: Case, window: datetime) -> Answer:
         why = "A new or edited schedule counts from there, and nothing is made for the time before."
         return "not seen", [f"It was not made: the schedule, as it is now, was first seen at {seen}.", why]
     if case.known["cursor"] >= window:
-        why = "its job has been deleted since: `[retention]` says how long jobs are kept"
-        return "forgotten", [f"A tick has dealt with it, and {why}."]
+        why = "its job, or the record of why it was skipped, has been pruned since"
+        return "forgotten", [f"A tick has dealt with it, and {why}: `[retention]` says how long they are kept."]
     if not case.known["current"]:
         return "removed", [f"It was not made: {_gone(case)}"]
     return _no_tick(case, window)

@@ -66,13 +66,21 @@ def counters(limit: int = 100) -> Statement:
     return ask("counters", limit=limit, others=OTHERS)
 
 
+def along_indexes() -> Statement:
+    """Asked just before `dead_groups`, and after what else is asked in the transaction.
+
+    A planner that has no statistics yet would sort all of the dead for each group.
+    """
+    return Statement("along_indexes", {}, "dashboard")
+
+
 def dead_groups(limit: int = 100, most: int = 1000) -> Statement:
-    """Dead jobs by type and kind of error, the latest first; counts end at `most`."""
+    """Dead jobs by type and kind of error, the latest first; counts end at `most`. Ask `along_indexes` before it."""
     return ask("dead_groups", limit=limit, most=most)
 
 
 def unhandled(types: Iterable[str]) -> Statement:
-    """The types of due jobs that none of these handlers takes."""
+    """The types of due jobs that none of these handlers takes; each row also has how many others are `handled`."""
     return ask("unhandled", types=list(types))
 
 

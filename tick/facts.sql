@@ -123,32 +123,50 @@ select %(others)s, sum(done)::bigint, sum(retried)::bigint, sum(dead)::bigint, s
 having count(*) > 0
 
 -- name: dead_groups
--- Dead jobs by type and kind of error, one index probe for each group: its count up to `most`, its first and last.
+-- Dead jobs by type and kind of error, one index probe for each group: its count up to `most`, its first and last. The
+-- groups are found in the order of the index: of a type, those without a kind of error, which are told as '', come last.
 with recursive groups (type, fingerprint, place) as (
     (select type, fingerprint, 1 from tick.jobs where status = 'dead' order by type, fingerprint limit 1)
     union all
     select n.type, n.fingerprint, g.place + 1
       from groups g cross join lateral (
-           select j.type, j.fingerprint from tick.jobs j
-            where j.status = 'dead' and (j.type, j.fingerprint) > (g.type, g.fingerprint)
-            order by j.type, j.fingerprint limit 1) n
+           select * from (
+               (select 1 as turn, type, fingerprint from tick.jobs
+                 where status = 'dead' and type = g.type and fingerprint > g.fingerprint order by fingerprint limit 1)
+               union all
+               (select 2, type, fingerprint from tick.jobs
+                 where status = 'dead' and type = g.type and fingerprint is null and g.fingerprint is not null limit 1)
+               union all
+               (select 3, type, fingerprint from tick.jobs
+                 where status = 'dead' and type > g.type order by type, fingerprint limit 1)) following
+            order by turn limit 1) n
      where g.place < %(limit)s
 )
-select g.type, g.fingerprint, c.count, f.finished_at as first_at, l.finished_at as last_at, l.id as last_id,
-       left(l.last_error, 300) as last_error
+select g.type, coalesce(g.fingerprint, '') as fingerprint, c.count, f.finished_at as first_at, l.finished_at as last_at,
+       l.id as last_id, left(l.last_error, 300) as last_error
   from groups g
  cross join lateral (select count(*)::integer as count from (
-                     select from tick.jobs where status = 'dead' and type = g.type and fingerprint = g.fingerprint
-                      limit %(most)s + 1) counted) c
- cross join lateral (select finished_at from tick.jobs
-                      where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at limit 1) f
- cross join lateral (select id, finished_at, last_error from tick.jobs
-                      where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at desc limit 1) l
+                     (select 1 from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint = g.fingerprint limit %(most)s + 1)
+                     union all
+                     (select 1 from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint is null and g.fingerprint is null limit %(most)s + 1)) counted) c
+ cross join lateral ((select finished_at from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at limit 1)
+                     union all
+                     (select finished_at from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint is null and g.fingerprint is null order by finished_at limit 1)) f
+ cross join lateral ((select id, finished_at, last_error from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint = g.fingerprint order by finished_at desc limit 1)
+                     union all
+                     (select id, finished_at, last_error from tick.jobs
+                       where status = 'dead' and type = g.type and fingerprint is null and g.fingerprint is null order by finished_at desc limit 1)) l
  order by l.finished_at desc
 
 -- name: unhandled
--- Among ten thousand due jobs, those that no handler here would take. Looked for in the indexes of what is due, as
--- tick.due_jobs does: what is merely pending and due would be looked for among all jobs that there are.
+-- Among ten thousand due jobs, those that no handler here would take; beside each, how many of the others there are, and
+-- since when the oldest of these has been due. Looked for in the indexes of what is due, as tick.due_jobs does: what is
+-- merely pending and due would be looked for among all jobs that there are.
 with due (type, run_at) as (
     select j.type, j.run_at from tick.free_priorities l cross join lateral (
            select type, run_at from tick.jobs where status = 'pending' and losses = 0 and waits_for is null
@@ -163,9 +181,13 @@ with due (type, run_at) as (
     union all
     (select type, run_at from tick.jobs
       where status = 'pending' and waits_for = 'key' and run_at <= tick.now() order by run_at limit 10000)
+), looked as materialized (
+    select type, run_at, type = any(%(types)s) as handled from due limit 10000
 )
-select type, count(*)::integer as count, min(run_at) as oldest from (select * from due limit 10000) first
- where not type = any(%(types)s) group by type order by type
+select type, count(*)::integer as count, min(run_at) as oldest,
+       (select count(*) from looked where handled)::integer as handled,
+       (select min(run_at) from looked where handled) as oldest_handled
+  from looked where not handled group by type order by type
 
 -- name: schedules
 -- Every schedule of the file that last ticked, by name: its definition, where it has come to, whether it is paused.

@@ -10,6 +10,7 @@ import logging
 import math
 import sys
 import time
+import traceback
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from contextvars import ContextVar
@@ -23,7 +24,7 @@ import msgspec
 
 from .backoff import Backoff
 from .config import Settings
-from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidPayload, UnknownJobType
+from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidPayload, TickError, UnknownJobType
 from .jobs import Job, NewJob
 from .limits import Limit, Rate, check_concurrency, parse_rate
 from .options import KEY_ORDERS, Duration, Given, Options, seconds
@@ -39,6 +40,7 @@ R = TypeVar("R")
 
 MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
+_INSTALLED = {".venv", "venv", "site-packages"}
 BUILT_IN = ("alert_job", "http_job", "sql_job")
 """The modules of this package whose handlers every registry has."""
 ExceptionType = type[BaseException]
@@ -577,7 +579,7 @@ def known(type: str) -> Handler[..., ..., Any]:
 def load(modules: Iterable[str], root: Path) -> Registry:
     """Import the modules, with the project's folder on the path, and return the registry they filled.
 
-    Raises ConfigurationError for one that is missing; an error inside a module is the module's, and passes through.
+    Raises ConfigurationError for one that is missing, and for one that cannot be imported, with the place of its error.
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
@@ -586,10 +588,29 @@ def load(modules: Iterable[str], root: Path) -> Registry:
     for name in modules:
         try:
             importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-                raise
-            raise ConfigurationError(
-                f"the module {name!r} of [tool.tick] modules (or TICK_MODULES) cannot be found from {root}"
-            ) from None
+        except TickError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise ConfigurationError(_why_not_loaded(name, root, error)) from error
     return registry
+
+
+def _why_not_loaded(name: str, root: Path, error: BaseException) -> str:
+    """That a module is not there; or what it raised, and on which line of the project."""
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    if missing and (name == missing or name.startswith(f"{missing}.")):
+        return f"the module {name!r} of [tool.tick] modules (or TICK_MODULES) cannot be found from {root}"
+    said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return f"{_place_in(root, error)}{said} (module `{name}` of [tool.tick] modules or TICK_MODULES)"
+
+
+def _place_in(root: Path, error: BaseException) -> str:
+    """The innermost line of the project's own files at which it was raised, as `file:line: `; else nothing."""
+    lines = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename:
+        lines.append((error.filename, error.lineno or 1))
+    for file, line in reversed(lines):
+        path = Path(file)
+        if path.is_relative_to(root) and not _INSTALLED.intersection(path.relative_to(root).parts):
+            return f"{path.relative_to(root)}:{line}: "
+    return ""

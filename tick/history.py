@@ -102,15 +102,16 @@ class Tally:
             count.waits[bucket(waited)] += 1
 
     def lose(self, type: str, *, dead: bool) -> None:
-        """Count an attempt that was lost, of a job that is dead by that, or not."""
+        """Count an attempt that was lost; of a job that is dead by that, as one that ended so."""
         for name in (type, ""):
             count = self._of(name)
-            count.lost += 1
+            count.lost += not dead
             count.dead += dead
 
     def _of(self, type: str) -> _Count:
         return self._types.setdefault(type, _Count())
 
-    def rows(self) -> list[dict[str, object]]:
-        """What to add for each type, and for all of them together, which is the type ''."""
-        return [{"type": type} | count.row() for type, count in sorted(self._types.items())]
+    def take(self) -> list[dict[str, object]]:
+        """What to add for each type, and for all of them together, which is the type ''; it begins anew with that."""
+        types, self._types = self._types, {}
+        return [{"type": type} | count.row() for type, count in sorted(types.items())]

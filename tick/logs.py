@@ -42,6 +42,9 @@ _ENDS: dict[type[Outcome], tuple[int, str]] = {
 _OWN = ("tick.ticks", "tick.jobs")
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "time", "level", "logger"}
 """What every record or line has; whatever else is on a record is a field."""
+_FOR_TERMINALS = {"color_message"}
+"""What uvicorn puts on its records: the message once more."""
+_ASKED = re.compile(r"\?.*|(?<=/dashboard/replay/).+", re.DOTALL)
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ROW_VALUES = re.compile(r"\b(?:DETAIL|CONTEXT|LINE [0-9]+): [^\n]*(?:\n +\^)?")
 """Where Postgres echoes a row or a statement, on lines after its message; here they may have been joined to one."""
@@ -151,7 +154,7 @@ class Lines:
         """An error in one line, without secrets and without what Postgres echoes of a row; and its SQLSTATE."""
         error = self._redaction.text(message)
         sqlstate = _sqlstate(message.partition(":")[0])
-        return {"error": _one_line(error)} | ({"sqlstate": sqlstate} if sqlstate else {})
+        return {"error": one_line(error)} | ({"sqlstate": sqlstate} if sqlstate else {})
 
 
 class Masked(logging.Formatter):
@@ -176,7 +179,7 @@ class JsonLines(Masked):
 
     def format(self, record: logging.LogRecord) -> str:
         line = {"time": _time(record), "level": record.levelname.lower(), "logger": record.name}
-        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD}
+        fields = {name: value for name, value in vars(record).items() if name not in _STANDARD | _FOR_TERMINALS}
         if record.name not in _OWN:
             fields = _running() | self._redaction.value(fields)
         if traceback := self.traceback(record):
@@ -188,10 +191,10 @@ class TextLines(Masked):
     """A record as a line of text: time, level, logger, message; a traceback follows, indented."""
 
     def format(self, record: logging.LogRecord) -> str:
-        line = f"{_time(record)} {record.levelname} {record.name}: {_one_line(self.message(record))}"
+        line = f"{_time(record)} {record.levelname} {record.name}: {one_line(self.message(record))}"
         if traceback := self.traceback(record):
             # Indented, so that no line of an error can be taken for one of the log.
-            line += "".join(f"\n    {_one_line(text)}" for text in traceback.split("\n"))
+            line += "".join(f"\n    {one_line(text)}" for text in traceback.split("\n"))
         return line
 
 
@@ -219,6 +222,13 @@ def configure(settings: Settings, *, tells_ticks: bool = False) -> None:
     handler.addFilter(lambda record: is_json or not tells_ticks or record.name != ticks.name)
     root.addHandler(handler)
     logging.getLogger("tick").setLevel(logging.INFO)
+
+
+def path_alone(record: logging.LogRecord) -> bool:
+    """A filter of a server's access log: no line of it holds a query, or the token of a link that acts by itself."""
+    if isinstance(record.args, tuple):
+        record.args = tuple(_ASKED.sub("", part) if isinstance(part, str) else part for part in record.args)
+    return True
 
 
 def _running() -> dict[str, Any]:
@@ -256,7 +266,8 @@ def _json(line: dict[str, Any]) -> str:
     return text if text.isascii() else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """A text whose control characters are escaped: it moves no cursor, and begins no line of its own."""
     if text.isprintable():
         return text
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -24,17 +24,21 @@ from .commands import (
     OK,
     Change,
     ask,
+    cells,
     change_found,
+    complain,
     confirmed,
     load_handlers,
     plain,
+    problems_told,
     read,
     settings_with_database,
     show,
 )
-from .config import Settings
+from .config import GRACE, Settings
 from .database import Statement
 from .errors import ConfigurationError
+from .logs import one_line
 from .schedules import Schedule
 from .verdict import ago, count, duration, first_line, lasting, listed
 
@@ -92,9 +96,11 @@ def picture(answers: Sequence[list[Row]], *, knows_types: bool) -> Picture:
 
 def status(options: argparse.Namespace) -> int:
     """How things are, in words and in numbers; exit code 0 when nobody has to do anything."""
-    settings = settings_with_database()
-    types = _types(settings)
+    settings = settings_with_database(makes_one=False)
+    types, problem = _types(settings)
     seen = picture(read(settings, *questions(types or [])), knows_types=types is not None)
+    if problem:
+        seen = seen._replace(verdict=_with_problem(seen.verdict, problem))
     if options.json:
         print(json.dumps(_as_json(seen), indent=2, default=plain))
     else:
@@ -102,13 +108,18 @@ def status(options: argparse.Namespace) -> int:
     return OK if seen.verdict.healthy else NOT_SO
 
 
-def _types(settings: Settings) -> list[str] | None:
-    """The types that have a handler here; None, and a word about it, where the project's modules cannot be imported."""
+def _types(settings: Settings) -> tuple[list[str] | None, str | None]:
+    """The types that have a handler here; None, and what is wrong, where the project's handlers cannot be loaded."""
     try:
-        return load_handlers(settings, platforms.budget(settings)).types
-    except Exception as error:  # noqa: BLE001 - a module of the user's may raise anything, and how things are is still to be told
-        print(f"tick: the handlers cannot be loaded: {type(error).__name__}: {error}", file=sys.stderr)
-        return None
+        return load_handlers(settings, platforms.budget(settings)).types, None
+    except Exception as error:  # noqa: BLE001 - a signature of the user's may raise anything, and how things are is still to be told
+        return None, f"The handlers cannot be loaded: {error}"
+
+
+def _with_problem(given: verdict.Verdict, problem: str) -> verdict.Verdict:
+    """The verdict, with what is wrong with the project before everything else."""
+    problem = " ".join(problem.split())
+    return verdict.Verdict(verdict.CRITICAL, problem, (given.headline, *given.details))
 
 
 def _as_json(seen: Picture) -> dict[str, Any]:
@@ -121,9 +132,9 @@ def _print_status(seen: Picture) -> None:
     from rich.text import Text
 
     console = Console(soft_wrap=True, highlight=False)
-    console.print(Text(seen.verdict.headline, _COLOURS[seen.verdict.state] if console.is_terminal else ""))
+    console.print(Text(one_line(seen.verdict.headline), _COLOURS[seen.verdict.state] if console.is_terminal else ""))
     for detail in seen.verdict.details:
-        console.print(Text(f"- {detail}"))
+        console.print(Text(f"- {one_line(detail)}"))
     console.print(Text(f"\n{_numbers(seen.depth)}\n"))
     show((_tick_line(row, seen.depth["now"]) for row in seen.ticks[:TICKS]), as_json=False, empty="no ticks")
 
@@ -146,18 +157,25 @@ def _tick_line(row: Row, now: datetime) -> Row:
         "tick": ago(_age(now, row["started_at"])),
         "trigger": row["trigger"],
         "late": None if row["late"] is None else duration(row["late"]),
-        "used": f"{row['used']:.1f} of {row['budget']:g} s" if row["finished_at"] else "not ended",
-        "did": _did(row),
+        "used": f"{row['used']:.1f} of {row['budget']:g} s" if row["finished_at"] else None,
+        "did": _did(row, now),
     }
 
 
 _COUNTS = ("materialised", "done", "retried", "dead", "released", "reclaimed", "stale", "left")
 
 
-def _did(row: Row) -> str:
+def _did(row: Row, now: datetime) -> str:
     if row["error"]:
         return f"failed: {first_line(row['error'], 80)}"
+    if not row["finished_at"]:
+        return "killed" if _is_killed(row, now) else f"running for {lasting(_age(now, row['started_at']))}"
     return ", ".join(f"{row[name]:,} {name}" for name in _COUNTS if row[name]) or "nothing to do"
+
+
+def _is_killed(row: Row, now: datetime) -> bool:
+    """Whether a tick has not ended though its time is over."""
+    return not row["finished_at"] and _age(now, row["started_at"]) > row["budget"] + GRACE
 
 
 # tick top
@@ -165,8 +183,10 @@ def _did(row: Row) -> str:
 
 def top(options: argparse.Namespace) -> int:
     """How things are, again and again until q or Ctrl-C; in a pipe once."""
-    settings = settings_with_database()
-    types = _types(settings)
+    settings = settings_with_database(makes_one=False)
+    types, problem = _types(settings)
+    if problem:
+        print(f"tick: {problem}", file=sys.stderr)
     try:
         if sys.stdout.isatty():
             asyncio.run(_look_again(settings, types, options.interval))
@@ -242,8 +262,8 @@ def drawn(seen: Picture, busiest: Iterable[Row]) -> RenderableType:
 
     now = seen.depth["now"]
     return Group(
-        Text(seen.verdict.headline, _COLOURS[seen.verdict.state]),
-        *(Text(f"- {detail}") for detail in seen.verdict.details),
+        Text(one_line(seen.verdict.headline), _COLOURS[seen.verdict.state]),
+        *(Text(f"- {one_line(detail)}") for detail in seen.verdict.details),
         Text(f"\n{_numbers(seen.depth)}\n"),
         _strip(seen),
         _table("RUNNING", (_running_line(row, now) for row in seen.running), "nothing runs"),
@@ -256,7 +276,10 @@ _MARKS = (("error", "x", "red"), ("dead", "#", "red"), ("retried", "#", "yellow"
 
 
 def _strip(seen: Picture) -> RenderableType:
-    """The last ticks, the latest at the right: # ran jobs, . had nothing to do, x failed; a blank is a missing one."""
+    """The last ticks, the latest at the right: # ran jobs, . had nothing to do, > runs, x failed or was killed.
+
+    A blank is a missing one.
+    """
     from rich.text import Text
 
     strip = Text("ticks  ")
@@ -264,8 +287,14 @@ def _strip(seen: Picture) -> RenderableType:
     for row in reversed(seen.ticks):
         if (row["gap"] or 0) > verdict.LATE_AFTER * interval:
             strip.append("  ")
-        strip.append(*next(((mark, colour) for name, mark, colour in _MARKS if row[name]), (".", "dim")))
+        strip.append(*_mark(row, seen.depth["now"]))
     return strip
+
+
+def _mark(row: Row, now: datetime) -> tuple[str, str]:
+    if not row["finished_at"] and not row["error"]:
+        return ("x", "red") if _is_killed(row, now) else (">", "cyan")
+    return next(((mark, colour) for name, mark, colour in _MARKS if row[name]), (".", "dim"))
 
 
 def _running_line(row: Row, now: datetime) -> Row:
@@ -285,9 +314,13 @@ def _progress(said: Mapping[str, Any] | None) -> str | None:
     return f"{said['done']:,}{of} {first_line(said.get('note') or '', 60)}".strip()
 
 
+_RAN = ("done", "retried", "dead", "released")
+"""How attempts end whose seconds are known."""
+
+
 def _busy_line(row: Row) -> Row:
     return {name: row[name] for name in ("type", "done", "retried", "dead")} | {
-        "mean": duration(row["run_seconds"] / max(1, row["done"] + row["retried"] + row["dead"]))
+        "mean": duration(row["run_seconds"] / max(1, sum(row[name] for name in _RAN)))
     }
 
 
@@ -302,7 +335,7 @@ def _table(title: str, lines: Iterable[Row], empty: str) -> RenderableType:
         *rows[0], title=f"\n{title}", title_justify="left", box=None, header_style="bold", padding=(0, 2, 0, 0)
     )
     for row in rows:
-        table.add_row(*(Text("-" if value is None else str(value)) for value in row.values()))
+        table.add_row(*map(Text, cells(row)))
     return table
 
 
@@ -311,13 +344,14 @@ def _table(title: str, lines: Iterable[Row], empty: str) -> RenderableType:
 
 def dead(options: argparse.Namespace) -> int:
     """Dead jobs by type and kind of error, the latest first."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     groups, depth = _groups(settings, options)
     if options.json:
         show(map(_group_json, groups), as_json=True)
         return OK
     lines = [_group_line(row, depth["now"]) for row in groups]
-    show(lines, as_json=False, empty="nothing is dead", title=f"{count(depth['dead'], 'job')} dead")
+    whole = ("group", "type", "jobs")
+    show(lines, as_json=False, empty="nothing is dead", title=f"{count(depth['dead'], 'job')} dead", whole=whole)
     if len(groups) == MOST_GROUPS:
         print(f"tick: these are {MOST_GROUPS} groups, and there may be more: see --type", file=sys.stderr)
     return OK
@@ -333,7 +367,8 @@ def _masked(settings: Settings, groups: Iterable[Row]) -> list[Row]:
     from .masking import known_secrets, mask_text
 
     known = known_secrets(settings)
-    return [row | {"last_error": mask_text(row["last_error"] or "", known)} for row in groups]
+    told = [(row, mask_text(row["last_error"] or "", known)) for row in groups]
+    return [row | {"last_error": error, "is_clean": error == (row["last_error"] or "")} for row, error in told]
 
 
 def _is_meant(row: Row, options: argparse.Namespace) -> bool:
@@ -349,12 +384,17 @@ def group_id(row: Mapping[str, Any]) -> str:
 
 
 def _group_json(row: Row) -> Row:
-    """A group for a script: `group` and `error` are what replays it, and its fingerprint may have told a secret."""
+    """A group for a script: `group` and `error` are what replays it.
+
+    Where its error tells a secret its fingerprint is left out: without its digits a secret can no longer be told.
+    """
     from .dashboard.filters import digest
     from .masking import mask_text
 
     fingerprint = row["fingerprint"] or ""
-    return {"group": group_id(row), **row, "fingerprint": mask_text(fingerprint), "error": digest(fingerprint)}
+    told = {name: value for name, value in row.items() if name != "is_clean"}
+    shown = mask_text(fingerprint) if row["is_clean"] else None
+    return {"group": group_id(row), **told, "fingerprint": shown, "error": digest(fingerprint)}
 
 
 def _group_line(row: Row, now: datetime) -> Row:
@@ -373,8 +413,10 @@ REPLAY = Change("replay", "replayed", ("dead",), "replay", "queue")
 
 def dead_replay(options: argparse.Namespace) -> int:
     """Make dead jobs pending again: all of them, or those of a type, an error or a group."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     groups, _ = _groups(settings, options)
+    if options.group and not groups:
+        return complain(ConfigurationError(f"there is no group {options.group} of dead jobs: see `tick dead`"), NOT_SO)
     jobs, more = _jobs_of(settings, groups)
     return change_found(settings, jobs, REPLAY, options, more=more or len(groups) == MOST_GROUPS)
 
@@ -399,7 +441,7 @@ def schedules_status(options: argparse.Namespace) -> int:
     """The schedules of the file that last ticked, with how their last windows ended and when the next is."""
     from .cron_words import describe
 
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     rows = _deployed(settings)
     named = [{"schedule": row["schedule"], "type": row["body"]["type"]} for row in rows]
     outcomes, (depth,) = read(settings, facts.outcomes(named, each=1), facts.depth())
@@ -436,7 +478,7 @@ def _state(row: Row, last: Row | None, now: datetime, *, as_json: bool) -> Row:
 
 def schedules_explain(options: argparse.Namespace) -> int:
     """Why a schedule did, or did not, run at an instant."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
 
     async def asking(connection: AsyncConnection) -> explain.Explanation:
         async def reading(*questions: Statement) -> list[list[Row]]:
@@ -448,7 +490,7 @@ def schedules_explain(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(why.as_dict(), indent=2))
         return OK
-    print("\n".join([why.headline, *why.details]))
+    print("\n".join(map(one_line, [why.headline, *why.details])))
     return OK
 
 
@@ -470,7 +512,7 @@ class Plan(NamedTuple):
 
 def plan(options: argparse.Namespace) -> int:
     """What the schedules file would change in the database, before it is deployed; exit code 1 when it cannot be."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     if options.file:
         settings = replace(settings, schedules_path=Path(options.file).absolute(), schedules_named=True)
     made = _planned(settings)
@@ -587,7 +629,7 @@ def _print_plan(made: Plan, name: str) -> None:
     for text in [*(f"warning: {each}" for each in made.warnings), *made.problems]:
         print(f"{name}: {text}", file=sys.stderr)
     numbers = f"{len(made.added)} added, {len(made.changed)} changed, {len(made.removed)} removed"
-    print(f"{name}: {numbers}, {made.unchanged} unchanged, {len(made.problems) or 'no'} problems")
+    print(f"{name}: {numbers}, {made.unchanged} unchanged, {problems_told(len(made.problems))}")
 
 
 def _first_of(row: Row) -> str:
@@ -607,7 +649,7 @@ def _shown(value: Any) -> str:
 
 def prune(options: argparse.Namespace) -> int:
     """Delete jobs that have ended long enough ago, and old ticks, now and not bit by bit in ticks."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     policy = _policy(settings, options)
     if options.dry_run or not options.yes:
         would = _pruned(settings, policy, dry_run=True)
@@ -670,7 +712,7 @@ def _tell_pruned(pruned: Pruned, options: argparse.Namespace, done: str) -> int:
 
 def alerts(options: argparse.Namespace) -> int:
     """The alerts that last, and the latest that are over; or, with --test, a message to everybody who would be told."""
-    settings = settings_with_database()
+    settings = settings_with_database(makes_one=False)
     if options.test:
         return _test_alerts(settings, options)
     rows, (depth,) = read(settings, facts.alerts(), facts.depth())

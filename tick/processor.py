@@ -50,6 +50,9 @@ LIMITED_START = 0.5
 """Seconds after its claim in which a limited job starts, or is released; `tick.lane_room` adds them to a period."""
 CHORE_SECONDS = 2.0
 """Seconds that must be left for a chore to begin; it ends when half of them are."""
+LONGEST_CHORE = 8.0
+BUSY_CHORE = 0.5
+"""Seconds that a chore may take while jobs run, whose outcomes wait for it."""
 MARGIN = 0.25
 """Seconds of the grace kept for what comes after the tick: its report, its answer."""
 FAREWELL = 2.0
@@ -229,7 +232,7 @@ class Tick:
         self.chores: list[str] = []
         self.error: ConfigurationError | None = None
         self.opened_at = datetime.min.replace(tzinfo=UTC)
-        self.exchanged = clock.started
+        self.exchanged = self.tallied_at = clock.started
         stop.wakes(self.places.wake.set, asyncio.get_running_loop())
 
     async def run(self, trigger: Trigger) -> Report:
@@ -298,10 +301,13 @@ class Tick:
         await self.materialise()
         while not self.places.over():
             self.places.fill()
-            if self.hungry() or self.should_settle():
+            if time.monotonic() >= self.chores_at():
+                await self.do_chores()
+                self.drained = False
+            elif self.hungry() or self.should_settle():
                 await self.exchange()
             elif not self.places.idle() or self.room_comes():
-                await self.places.wait(min(self.next_settle(), self.room_at, self.clock.deadline))
+                await self.places.wait(min(self.next_settle(), self.room_at, self.chores_at(), self.clock.deadline))
             else:
                 return
         stopped = self.stop.asked_at
@@ -315,6 +321,20 @@ class Tick:
             await self.exchange(plans)
             more = len(self.due) == DUE_LIMIT or len(plans.plans) < len(self.due)
             self.due = await self.queue.due(self.file) if more else []
+
+    def chores_at(self) -> float:
+        """When chores that are due are done at the latest, also while jobs run and the queue does not end.
+
+        A queue that no tick gets through is what people want to be told of.
+        """
+        return self.clock.deadline - max(2 * CHORE_SECONDS, self.clock.budget / 5) if self.chores else math.inf
+
+    def tallied(self) -> list[dict[str, object]]:
+        """What to add to the statistics, every few seconds: a tick that is killed has told what it did."""
+        if time.monotonic() < self.tallied_at + PULSE:
+            return []
+        self.tallied_at = time.monotonic()
+        return self.places.tally.take()
 
     def hungry(self) -> bool:
         """Whether more jobs should be claimed before those at hand run out."""
@@ -387,6 +407,7 @@ class Tick:
             listen=bool(self.places.running),
             progress=self.places.take_progress(),
             limited=self.limited,
+            stats=self.tallied(),
         )
         self.exchanged = time.monotonic()
         self.room_at = math.inf if exchange.room_in is None else self.exchanged + max(0.0, exchange.room_in)
@@ -412,10 +433,7 @@ class Tick:
     # close
 
     async def keep_house(self) -> None:
-        """Do the chores that are due, when there is time for them, and run what they have enqueued.
-
-        They are no job's, and no tick fails by them. What has just died is written before, so that they see it.
-        """
+        """Do the chores that are due, and run what they have enqueued, after what has just ended is written."""
         if self.places.outcomes:
             await self.exchange()
         await self.do_chores()
@@ -423,11 +441,21 @@ class Tick:
         await self.drain()
 
     async def do_chores(self) -> None:
-        for name in self.chores:
-            if self.places.over() or self.clock.remaining() < CHORE_SECONDS:
+        """Do what is due as far as there is time: it is no job's, and no tick fails by it."""
+        names, self.chores = self.chores, []
+        for name in names:
+            seconds = min(LONGEST_CHORE, self.clock.remaining() - CHORE_SECONDS / 2)
+            if self.stop.asked_at or seconds < CHORE_SECONDS / 2:
                 return
             try:
-                await chores.do(name, self.queue, self.settings, self.clock.remaining() - CHORE_SECONDS / 2)
+                async with asyncio.timeout(seconds):
+                    await chores.do(
+                        name, self.queue, self.settings, seconds * 0.8 if self.places.idle() else BUSY_CHORE
+                    )
+            except TimeoutError:
+                # What is cut off in the middle of a statement leaves nothing that could be relied on.
+                self.queue.leave()
+                logger.warning("%s could not be done: it took more than %.1f s", name, seconds)
             except Exception as error:  # noqa: BLE001 - jobs have been run, and their outcomes must be written
                 logger.warning("%s could not be done: %s", name, runner.describe(error))
 
@@ -443,7 +471,7 @@ class Tick:
             self.places.durations.rows(),
             held=self.places.abandoned,
             progress=progress,
-            stats=self.places.tally.rows(),
+            stats=self.places.tally.take(),
         )
         self.report.count(settled, len(outcomes))
         await self.places.close()

@@ -166,6 +166,7 @@ class Queue:
     ) -> None:
         self.tick = uuid.uuid4()
         self.round_trips = 0
+        self.tallies = 0
         self.schema = schema
         self._reconnect = reconnect
         self._adopt(connection)
@@ -216,6 +217,7 @@ class Queue:
         listen: bool = False,
         progress: Sequence[tuple[Job, bytes]] = (),
         limited: bool = False,
+        stats: Sequence[dict[str, Any]] = (),
     ) -> Exchange:
         """Settle, make windows and claim: one round trip, one transaction, one commit.
 
@@ -228,15 +230,16 @@ class Queue:
         rooms = [Statement("room_in", {"types": wanted.types})] if wanted and limited else []
         listens = [Statement("cancel_requests", {"tick": self.tick})] if listen else []
         try:
-            batch = [*settles, *makes, *claims, *rooms, *listens]
+            batch = [*settles, *makes, *claims, *rooms, *listens, *self._tallies(stats)]
             replies = await self._send_surely(batch, outcomes, held, progress)
         except (*_UNWRITABLE, *_PASSING):
             if not (outcomes or progress):
                 raise
             counts = await self._settle_each(outcomes)
-            again = await self.exchange((), wanted, plans, held=held, listen=listen, limited=limited)
+            again = await self.exchange((), wanted, plans, held=held, listen=listen, limited=limited, stats=stats)
             return again._replace(settled=counts)
-        settled, made, claimed, room, told = _cut(replies, len(settles), len(makes), len(claims), len(rooms))
+        parts = (len(settles), len(makes), len(claims), len(rooms), len(listens))
+        settled, made, claimed, room, told, _ = _cut(replies, *parts)
         return Exchange(
             jobs=_jobs(claimed),
             settled=_counts(settles, settled),
@@ -263,7 +266,7 @@ class Queue:
         expected = _counts(settles, [Reply([], len(s.params["ids"])) for s in settles])
         totals = totals | {name: totals[name] + count for name, count in expected.items()}
         records = [Statement("record_types", {"types": to_json(types)})] if types else []
-        records += [Statement("record_stats", {"tick": self.tick, "stats": to_json(stats)})] if stats else []
+        records += self._tallies(stats)
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
             replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)
@@ -273,6 +276,13 @@ class Queue:
             counts = await self._settle_each(outcomes)
             return counts, (await self.close((), totals, types, held, stats=stats))[1]
         return _counts(settles, replies), replies[-1].rows[0][0]
+
+    def _tallies(self, stats: Sequence[dict[str, Any]]) -> list[Statement]:
+        """Add to the statistics, under a number of its own, by which it is known when it is sent again."""
+        if not stats:
+            return []
+        self.tallies += 1
+        return [Statement("record_stats", {"tick": self.tick, "number": self.tallies, "stats": to_json(stats)})]
 
     async def _settle_each(self, outcomes: Sequence[tuple[Job, Outcome]]) -> dict[str, int]:
         """Settle one by one, when Postgres refuses one of them: that job is dead, its neighbours are not.

@@ -152,7 +152,7 @@ update tick.jobs j set failures = failures + 1, lease_expires_at = null,
 
 -- name: bury  (running -> dead)
 update tick.jobs j set status = 'dead', failures = failures + 1, lease_expires_at = null, finished_at = tick.now(),
-       last_error = o.message, fingerprint = tick.fingerprint(o.message),
+       last_error = o.message,
        errors = (case when jsonb_array_length(errors) >= %(keep)s then errors - 0 else errors end) || jsonb_build_object(
            'attempt', attempt, 'at', tick.now(), 'error', o.message, 'traceback', o.traceback)
   from unnest(%(ids)s::bigint[], %(messages)s::text[], %(tracebacks)s::text[]) as o (id, message, traceback)
@@ -192,7 +192,6 @@ select count(*) from tick.jobs
 -- name: reclaim  (running -> pending; running -> dead; running -> cancelled)
 -- A lease ran out: the process was killed, or it left the job behind. Charged to `losses`, never to `failures`.
 update tick.jobs set losses = losses + 1, lease_expires_at = null, run_at = tick.now(), last_error = %(message)s,
-       fingerprint = tick.fingerprint(%(message)s),
        status = case when cancel_requested_at is not null then 'cancelled'
                      when losses + 1 >= %(most_losses)s then 'dead' else 'pending' end,
        finished_at = case when cancel_requested_at is not null or losses + 1 >= %(most_losses)s then tick.now() end,
@@ -280,7 +279,7 @@ select %(tick)s, %(trigger)s, %(delivery_id)s, %(scheduled_for)s, %(file)s, %(bu
        case when idle then tick.now() end, case when idle then jobs_left else 0 end
   from (select not exists (select from tick.jobs where lease_expires_at is not null and tick_id = %(tick)s)
                and not exists (select from tick.entries where file = %(file)s and next_window <= tick.now())
-               and not exists (select from tick.chores where due_at <= tick.now())
+               and not exists (select from tick.due_chores)
                and (%(file)s::text is null or exists (
                     select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'))) as t (idle)
  cross join lateral (select count(*) from (select from tick.due_jobs limit 10001) counted where idle) as l (jobs_left)
@@ -288,7 +287,7 @@ returning tick.now(), finished_at is not null, "left", %(file)s::text is null or
           select from tick.files where hash = %(file)s and last_seen > tick.now() - interval '1 hour'),
           coalesce((select hash from tick.configuration), '') = coalesce(%(file)s, '') and not exists (
           select from tick.pending_lanes p where not exists (select from tick.limits l where l.lane = p.lane)),
-          exists (select from tick.limits), array(select name from tick.chores where due_at <= tick.now() order by name)
+          exists (select from tick.limits), array(select name from tick.due_chores order by name desc)
 
 -- name: set_limits
 -- Those of types that only another deployment has handlers for stay; and those of a file while there is none, since
@@ -324,19 +323,21 @@ select type, priority, strict_key
 on conflict (type) do update set priority = excluded.priority, strict_key = excluded.strict_key
 
 -- name: set_chores
--- One that the project does not want goes, unless a file had asked for it and there is none: see set_limits. What is so
--- before somebody is to be told of it is no news: a watch begins from here. Pruning is there, or somebody has deleted it.
+-- One that the project does not want is off, unless a file had asked for it and there is none: see set_limits. What it
+-- remembers is good for five minutes, since deployments with it and without it may tick in turn while one is rolled out. What is
+-- so before somebody is to be told of it is no news: a watch begins from here. Pruning is there, or somebody deleted it.
 with given as (
     select name, settings || jsonb_build_object('from_file', from_file) as settings
       from jsonb_to_recordset(%(chores)s::jsonb) as g (name text, settings jsonb, from_file boolean)
-), gone as (
-    delete from tick.chores c
+), off as (
+    update tick.chores c set settings = jsonb_build_object('off', tick.now()) || c.settings
      where name not in (select name from given) and (%(has_file)s or not coalesce((c.settings ->> 'from_file')::boolean, false))
 )
 insert into tick.chores (name, settings, state)
 select name, settings, case name when 'watch' then jsonb_build_object('since', tick.now()) else '{}' end
   from given where name <> 'prune' or exists (select from tick.chores where name = 'prune') order by name
-on conflict (name) do update set settings = excluded.settings
+on conflict (name) do update set settings = excluded.settings, state = case
+       when (chores.settings ->> 'off')::timestamptz < tick.now() - interval '5 minutes' then excluded.state else chores.state end
  where %(has_file)s or not coalesce((chores.settings ->> 'from_file')::boolean, false)
 
 -- name: relane
@@ -428,8 +429,11 @@ on conflict (type) do update set last_seen = tick.now(), durations = (
            (select sum(run) from unnest(types.durations) run) as t (total))
 
 -- name: record_stats
--- In one order, whoever writes, so that ticks that end together do not deadlock. And once: what is sent again, since the
--- answer was lost, finds what the tick has claimed or reclaimed in its row.
+-- In one order, whoever writes, so that ticks that write together do not deadlock. And once: what is sent again, since the
+-- answer was lost, finds its number in the tick's row.
+with fresh as (
+    update tick.ticks set tallies = %(number)s where id = %(tick)s and tallies < %(number)s returning id
+)
 insert into tick.stats (span, at, type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits)
 select span, case span when 0 then '-infinity' else to_timestamp(floor(extract(epoch from tick.now()) / span) * span) end,
        type, done, retried, dead, released, lost, run_seconds, wait_seconds, runs, waits
@@ -437,7 +441,7 @@ select span, case span when 0 then '-infinity' else to_timestamp(floor(extract(e
        type text, done bigint, retried bigint, dead bigint, released bigint, lost bigint, run_seconds float8,
        wait_seconds float8, runs bigint[], waits bigint[])
  cross join (values (60), (600), (3600), (0)) as spans (span)
- where exists (select from tick.ticks where id = %(tick)s and claimed + reclaimed = 0) order by span, type
+ where exists (select from fresh) order by span, type
 on conflict (span, at, type) do update set
        done = stats.done + excluded.done, retried = stats.retried + excluded.retried, dead = stats.dead + excluded.dead,
        released = stats.released + excluded.released, lost = stats.lost + excluded.lost,
@@ -448,7 +452,7 @@ on conflict (span, at, type) do update set
 -- name: begin_chore
 -- Of several ticks one does it; should it be lost half-way, the next is due all the same.
 update tick.chores set due_at = tick.now() + make_interval(secs => %(every)s)
- where name = %(name)s and due_at <= tick.now()
+ where name = (select name from tick.due_chores where name = %(name)s for update skip locked)
 returning settings, state
 
 -- name: end_chore

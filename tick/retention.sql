@@ -16,7 +16,7 @@ select type, max(at) as before
 
 -- name: prune_page
 -- By id, which is nearly by age, from where the last page ended: no index of done jobs is needed for it. It ends where no
--- job is old enough. Locked in ascending id, as every settle does it; what somebody else has locked stays until another
+-- job is old enough. What a group that has not ended will ask for stays. Locked in ascending id, as every settle does it; what somebody else has locked stays until another
 -- time, and what was replayed while it was looked at has not ended.
 with reach (until) as materialized (
     select greatest(tick.now() - make_interval(secs => %(done)s),
@@ -30,8 +30,9 @@ with reach (until) as materialized (
      where status in ('done', 'cancelled') and finished_at < greatest(
            case status when 'done' then tick.now() - make_interval(secs => %(done)s) end, (%(full)s::jsonb ->> type)::timestamptz)
 ), locked as materialized (
-    select id from tick.jobs
+    select id from tick.jobs j
      where not %(dry_run)s and id = any(array(select id from old)) and finished_at <= (select max(finished_at) from old)
+       and (group_id is null or (select true from tick.jobs g where g.id = j.group_id and g.waits_for = 'group') is null)
      order by id for update skip locked
 ), gone as (
     delete from tick.jobs where id = any(array(select id from locked)) returning id
@@ -48,9 +49,10 @@ with old as materialized (
        and (finished_at, id) > (%(after_at)s::timestamptz, %(after)s)
      order by finished_at, id limit %(most)s
 ), locked as materialized (
-    select id from tick.jobs
+    select id from tick.jobs j
      where not %(dry_run)s and id = any(array(select id from old)) and status = %(status)s
        and finished_at <= (select max(finished_at) from old)
+       and (group_id is null or (select true from tick.jobs g where g.id = j.group_id and g.waits_for = 'group') is null)
      order by id for update skip locked
 ), gone as (
     delete from tick.jobs where id = any(array(select id from locked)) returning id

@@ -6,10 +6,13 @@ import asyncio
 import contextlib
 import contextvars
 import inspect
+import os
 import queue
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import dropwhile
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -26,6 +29,7 @@ LONGEST_RESULT = 64 * 1024
 LAST_YEAR = 9998
 MOST_CUTS = 3
 NOTHING = Done()
+_OWN = str(Path(__file__).parent) + os.sep
 
 
 class Threads:
@@ -230,12 +234,24 @@ def describe(error: BaseException) -> str:
 
 
 def trace(error: BaseException) -> str:
-    """The traceback, cut in the middle to 8,000 characters, and storable."""
+    """The traceback from the handler on, of causes too, cut in the middle to 8,000 characters, and storable."""
     try:
-        text = _safe("".join(traceback.format_exception(error)))
+        told = traceback.TracebackException.from_exception(error, compact=True)
+        _leave_out_own_frames(told)
+        text = _safe("".join(told.format()))
     except Exception as broken:  # noqa: BLE001 - formatting calls the exception's own methods
         return f"the traceback cannot be formatted: {type(broken).__name__}"
     if len(text) <= LONGEST_TRACEBACK:
         return text
     half = LONGEST_TRACEBACK // 2 - 20
     return f"{text[:half]}\n... {len(text) - 2 * half} characters ...\n{text[-half:]}"
+
+
+def _leave_out_own_frames(told: traceback.TracebackException) -> None:
+    """Begin with the first frame that is not of tick, where there is one, and so in whatever the exception tells of."""
+    unseen: list[traceback.TracebackException | None] = [told]
+    while unseen:
+        if part := unseen.pop():
+            frames = list(dropwhile(lambda frame: frame.filename.startswith(_OWN), part.stack))
+            part.stack = traceback.StackSummary.from_list(frames or part.stack)
+            unseen += [part.__cause__, part.__context__, *(part.exceptions or ())]

@@ -44,13 +44,14 @@ def run_once(options: argparse.Namespace) -> int:
     settings = settings_with_database()
     budget = options.budget or platforms.budget(settings)
     registry = load_handlers(settings, max(budget, platforms.budget(settings)))
-    progress = _Progress(options.json)
+    progress, has_ended = _Progress(options.json), False
     try:
         _tick_in_its_own_loop(settings, registry, budget, options, progress)
+        has_ended = True
     finally:
         # Also when the schedules file is this tick's error: jobs that were pending were run all the same.
         if progress.report is not None:
-            _print_report(progress.report, options.json)
+            _print_report(progress.report, options.json, has_ended=has_ended)
     if progress.report and progress.report.left:
         _tell_of_unhandled(settings, registry)
     return OK
@@ -145,14 +146,15 @@ class _Progress:
             )
 
 
-def _print_report(report: Report, as_json: bool) -> None:
+def _print_report(report: Report, as_json: bool, *, has_ended: bool = True) -> None:
     values = report.as_dict()
     if as_json:
         print(json.dumps(values))
         return
     counts = {name: value for name, value in values.items() if isinstance(value, int)}
     said = [f"{value} {name}" for name, value in counts.items() if value or name == "done"]
-    line = f"tick {report.tick[:8]} in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}"
+    how = "" if has_ended else "failed "
+    line = f"tick {report.tick[:8]} {how}in {report.used:.2f} s of {report.budget:g} s: {', '.join(said)}"
     print(line, flush=True)  # `tick dev` goes on, and its log should not wait for a buffer to fill
 
 

@@ -6,9 +6,12 @@ No I/O: `questions` says what to ask, and `judge` takes the answers.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 from . import alerts, facts
+from .config import GRACE
 from .database import Statement
 
 # The rule by which alerts are told, and /health answers.
@@ -19,8 +22,13 @@ DAY = 86_400.0
 BEHIND, FAR_BEHIND = 5, 30
 """Intervals for which a job may have been due before ticks are behind, or hopelessly so."""
 FEWEST_FAILURES, MANY, MOST_OF_THEM = 3, 0.25, 0.5
+FEWEST_TICKS = 3
+"""Ticks from which it can be said how often they come; REGULAR of them when it may be somebody's hand."""
+HANDS = BY_HAND | {"dashboard"}
 REMAINDERS = 10
 """Below so many of a unit, the next smaller one is told too."""
+
+TICKS, PENDING = "/dashboard/ticks", "/dashboard/jobs?status=pending"
 
 Row = Mapping[str, Any]
 
@@ -34,6 +42,10 @@ class Verdict(NamedTuple):
     state: str
     headline: str
     details: tuple[str, ...] = ()
+    links: tuple[tuple[str, str | None], ...] = ()
+    """The headline and the details for the dashboard: without a command, and with the path that shows more."""
+    every: str = ""
+    """How often ticks come; empty while nobody can say."""
 
     @property
     def healthy(self) -> bool:
@@ -42,7 +54,12 @@ class Verdict(NamedTuple):
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it."""
-        return {**self._asdict(), "details": list(self.details), "healthy": self.healthy}
+        return {
+            "state": self.state,
+            "headline": self.headline,
+            "details": list(self.details),
+            "healthy": self.healthy,
+        }
 
 
 class Finding(NamedTuple):
@@ -50,6 +67,15 @@ class Finding(NamedTuple):
 
     state: str
     text: str
+    path: str | None = None
+    """The dashboard's page that shows more of it."""
+    command: str | None = None
+    """The command that says why."""
+
+    @property
+    def said(self) -> str:
+        """As a terminal has it."""
+        return f"{self.text.removesuffix('.')}; `{self.command}` shows why." if self.command else self.text
 
 
 class Beat(NamedTuple):
@@ -96,21 +122,27 @@ def judge(  # noqa: PLR0917 - the answers, as `questions` has them
 ) -> Verdict:
     """The verdict on the answers to `questions`: the worst first, then in the order of this function."""
     beating = beat(pulse[0]["since"], pulse[0]["installed"], pulse[0]["gap"])
+    rhythm = every(beating.interval) if _is_regular(triggers) else ""
     findings = [
         *_ticking(pulse[0], beating, triggers, depth[0]),
-        *_failed_ticks(ticks),
-        *_behind(depth[0], beating, unhandled),
+        *_failed_ticks(ticks, depth[0]),
+        *_behind(depth[0], beating, unhandled, rhythm),
         *_failing(rates),
         *_dead(dead, depth[0]),
         *_without_handler(unhandled, depth[0]),
         *_silent_triggers(triggers, beating),
         *_paused(paused),
     ]
-    worst = max((finding.state for finding in findings), key=_GRAVITY.__getitem__, default=OK)
-    if worst == OK:
-        return Verdict(OK, _all_is_well(depth[0], beating), tuple(finding.text for finding in findings))
-    headline, *details = sorted(findings, key=lambda finding: -_GRAVITY[finding.state])
-    return Verdict(worst, headline.text, tuple(finding.text for finding in details))
+    first = [] if rhythm or beating.status != "ok" else [_first_ticks(triggers, depth[0])]
+    if all(finding.state == OK for finding in [*findings, *first]):
+        return _verdict([*(first or [_all_is_well(depth[0], rhythm)]), *findings], rhythm)
+    return _verdict([*findings, *first], rhythm)
+
+
+def _verdict(findings: Iterable[Finding], rhythm: str) -> Verdict:
+    headline, *others = sorted(findings, key=lambda finding: -_GRAVITY[finding.state])
+    links = tuple((finding.text, finding.path) for finding in (headline, *others))
+    return Verdict(headline.state, headline.said, tuple(each.said for each in others), links, rhythm)
 
 
 # What is so
@@ -118,46 +150,95 @@ def judge(  # noqa: PLR0917 - the answers, as `questions` has them
 
 def _ticking(pulse: Row, beating: Beat, triggers: Sequence[Row], depth: Row) -> list[Finding]:
     """That there was no tick yet, or that there is none any more."""
-    due = f" {count(depth['due'], 'job')} {'is' if depth['due'] == 1 else 'are'} due." if depth["due"] else ""
+    due = _due(depth)
     if pulse["since"] is None:
         text = f"Never ticked: no tick has come since tick was set up{_ago_of(pulse['installed'])}.{due} "
         state = CRITICAL if beating.status == "stopped" else WARNING
-        return [Finding(state, f"{text}Run `tick run-once`, or point a cron at /tick.")]
+        return [Finding(state, f"{text}Run `tick run-once`, or point a cron at /tick.", TICKS)]
     if beating.status != "stopped":
         return []
     last = f"the last was {ago(pulse['since'])} ({triggers[0]['trigger']})" if triggers else "there is none left"
-    text = f"Ticks have stopped: {last}, they used to come {every(beating.interval)}; check your cron.{due}"
-    return [Finding(CRITICAL, text)]
+    usual = f", they used to come {every(beating.interval)}; check your cron."
+    return [
+        Finding(
+            CRITICAL, f"Ticks have stopped: {last}{usual if _is_regular(triggers) else _advice(triggers)}{due}", TICKS
+        )
+    ]
+
+
+def _due(depth: Row) -> str:
+    return f" {count(depth['due'], 'job')} {'is' if depth['due'] == 1 else 'are'} due." if depth["due"] else ""
+
+
+def _is_regular(triggers: Sequence[Row]) -> bool:
+    """Whether something ticks that will go on: a crontab's `tick run-once` too, and no finger."""
+    clocks = [row for row in triggers if row["trigger"] not in HANDS]
+    beats = any(row["ticks"] >= alerts.REGULAR and (row["gap"] or 0.0) >= alerts.BURST for row in triggers)
+    return beats or (bool(clocks) and sum(row["ticks"] for row in triggers) >= FEWEST_TICKS)
+
+
+def _first_ticks(triggers: Sequence[Row], depth: Row) -> Finding:
+    """That ticks have come, and nobody can say whether they will go on: trouble when there is something to do."""
+    return Finding(WARNING if depth["due"] else OK, f"{_so_far(triggers)}{_advice(triggers)}{_due(depth)}", TICKS)
+
+
+def _so_far(triggers: Sequence[Row]) -> str:
+    ticks = sum(row["ticks"] for row in triggers)
+    names = [row["trigger"] for row in triggers]
+    by = "hand" if HANDS.issuperset(names) else listed(names)
+    return f"{'One tick' if ticks == 1 else f'{ticks:,} ticks'} so far, by {by}"
+
+
+def _advice(triggers: Sequence[Row]) -> str:
+    by_hand = HANDS.issuperset(row["trigger"] for row in triggers)
+    return "; nothing triggers ticks yet: point a cron at /tick." if by_hand else "."
 
 
 def _ago_of(seconds: float | None) -> str:
     return "" if seconds is None else f" {ago(seconds)}"
 
 
-def _failed_ticks(ticks: Sequence[Row]) -> list[Finding]:
+def _failed_ticks(ticks: Sequence[Row], depth: Row) -> list[Finding]:
     """That the last tick ended in an error; or that several never ended."""
     ended = [tick for tick in ticks if tick["finished_at"]]
     if ended and ended[0]["error"]:
-        return [Finding(CRITICAL, f"The last tick failed: {first_line(ended[0]['error'])}")]
-    # The newest may be running; a tick that a newer one has followed has had its time.
-    lost = [tick for tick in ticks[1:] if not tick["finished_at"]]
+        return [Finding(CRITICAL, f"The last tick failed: {first_line(ended[0]['error'])}", TICKS)]
+    lost = [tick for tick in ticks if _is_lost(tick, depth)]
     if len(lost) < LATE_AFTER:
         return []
     text = f"{len(lost)} of the last {len(ticks)} ticks never ended: their process was killed"
-    return [Finding(WARNING, f"{text}; is TICK_BUDGET within what the host allows?")]
+    return [Finding(WARNING, f"{text}; is TICK_BUDGET within what the host allows?", TICKS)]
 
 
-def _behind(depth: Row, beating: Beat, unhandled: Sequence[Row]) -> list[Finding]:
+def _is_lost(tick: Row, depth: Row) -> bool:
+    """Whether it has not ended, and runs no more: several may run at once."""
+    if tick["finished_at"]:
+        return False
+    return bool((depth["now"] - tick["started_at"]).total_seconds() > tick["budget"] + GRACE)
+
+
+def _behind(depth: Row, beating: Beat, unhandled: Sequence[Row], rhythm: str) -> list[Finding]:
     """That due jobs wait although ticks come: not those that no tick of this deployment would take."""
-    if not depth["oldest_due"] or beating.status != "ok" or _count(unhandled) >= depth["due"]:
+    due, oldest = _handled(depth, unhandled)
+    if not oldest or beating.status != "ok":
         return []
-    waited = (depth["now"] - depth["oldest_due"]).total_seconds()
+    waited = (depth["now"] - oldest).total_seconds()
     if waited <= BEHIND * beating.interval:
         return []
     state = CRITICAL if waited > FAR_BEHIND * beating.interval else WARNING
-    behind = f"; {count(depth['behind_keys'])} wait behind others of their key" if depth["behind_keys"] else ""
-    text = f"Falling behind: {count(depth['due'])} due, the oldest for {lasting(waited)}, and ticks come"
-    return [Finding(state, f"{text} {every(beating.interval)}{behind}.")]
+    comes = f", and ticks come {rhythm}" if rhythm else ""
+    waits = "waits" if depth["behind_keys"] == 1 else "wait"
+    behind = f"; {count(depth['behind_keys'])} {waits} behind others of their key" if depth["behind_keys"] else ""
+    return [Finding(state, f"Falling behind: {due} due, the oldest for {lasting(waited)}{comes}{behind}.", PENDING)]
+
+
+def _handled(depth: Row, unhandled: Sequence[Row]) -> tuple[str, datetime | None]:
+    """How many due jobs have a handler here, and since when the oldest of them has been due."""
+    if not unhandled:
+        return count(depth["due"]), depth["oldest_due"]
+    handled = unhandled[0]["handled"]
+    more = "+" if depth["due"] > facts.MOST else ""
+    return f"{handled:,}{more}", unhandled[0]["oldest_handled"]
 
 
 def _failing(rates: Sequence[Row]) -> list[Finding]:
@@ -169,10 +250,19 @@ def _failing(rates: Sequence[Row]) -> list[Finding]:
     if share < MANY:
         return []
     worst = max((row for row in rates if row["type"]), key=lambda row: int(row["failed"]), default=None)
-    only = "" if worst is None or worst["failed"] == total["failed"] else "mostly "
-    whose = f", {only}{worst['type']}" if worst else ""
+    whose = f", {_whose(worst, total['failed'])}" if worst else ""
+    path = f"/dashboard/jobs?type={quote(worst['type'], safe='')}" if worst else None
     text = f"Failing: {share * 100:.0f} % of the last {lasting(LATELY)}'s attempts failed{whose}."
-    return [Finding(CRITICAL if share >= MOST_OF_THEM else WARNING, text)]
+    return [Finding(CRITICAL if share >= MOST_OF_THEM else WARNING, text, path)]
+
+
+def _whose(worst: Row, failed: int) -> str:
+    """Whose attempts fail: all of them, at least half, or merely more than any other's."""
+    if worst["failed"] == failed:
+        return str(worst["type"])
+    if worst["failed"] * 2 >= failed:
+        return f"mostly {worst['type']}"
+    return f"most often {worst['type']} ({worst['failed']:,} of {failed:,})"
 
 
 def _dead(dead: Sequence[Row], depth: Row) -> list[Finding]:
@@ -180,8 +270,8 @@ def _dead(dead: Sequence[Row], depth: Row) -> list[Finding]:
     if not dead or not depth["dead"]:
         return []
     are = "job is" if depth["dead"] == 1 else "jobs are"
-    text = f"{count(depth['dead'])} {are} dead, the last {ago(dead[0]['since'])}: {dead[0]['type']}"
-    return [Finding(WARNING if dead[0]["recent"] else OK, f"{text}; `tick dead` shows why.")]
+    text = f"{count(depth['dead'])} {are} dead, the last one {ago(dead[0]['since'])}: {dead[0]['type']}."
+    return [Finding(WARNING if dead[0]["recent"] else OK, text, "/dashboard/dead", "tick dead")]
 
 
 def _without_handler(unhandled: Sequence[Row], depth: Row) -> list[Finding]:
@@ -190,7 +280,7 @@ def _without_handler(unhandled: Sequence[Row], depth: Row) -> list[Finding]:
     types = listed(f"{row['type']} ({row['count']:,})" for row in unhandled)
     waited = lasting((depth["now"] - min(row["oldest"] for row in unhandled)).total_seconds())
     text = f"Some due jobs have no handler here: {types}, the oldest for {waited}; deploy one, or check TICK_MODULES."
-    return [Finding(WARNING, text)]
+    return [Finding(WARNING, text, PENDING)]
 
 
 def _silent_triggers(triggers: Sequence[Row], beating: Beat) -> list[Finding]:
@@ -201,7 +291,7 @@ def _silent_triggers(triggers: Sequence[Row], beating: Beat) -> list[Finding]:
     if len(regular) < 2:
         return []
     return [
-        Finding(WARNING, f"One trigger of {len(regular)} has stopped: {_silence(row)}.")
+        Finding(WARNING, f"One trigger of {len(regular)} has stopped: {_silence(row)}.", TICKS)
         for row in regular
         if _is_silent(row)
     ]
@@ -220,16 +310,13 @@ def _paused(paused: Sequence[Row]) -> list[Finding]:
     if not paused:
         return []
     are = "schedule is" if len(paused) == 1 else "schedules are"
-    return [Finding(OK, f"{len(paused):,} {are} paused: {listed(row['name'] for row in paused)}.")]
+    text = f"{len(paused):,} {are} paused: {listed(row['name'] for row in paused)}."
+    return [Finding(OK, text, "/dashboard/schedules")]
 
 
-def _all_is_well(depth: Row, beating: Beat) -> str:
+def _all_is_well(depth: Row, rhythm: str) -> Finding:
     due = f"{count(depth['due'])} due" if depth["due"] else "nothing is due"
-    return f"All is well: ticks come {every(beating.interval)}, {due}."
-
-
-def _count(unhandled: Sequence[Row]) -> int:
-    return sum(row["count"] for row in unhandled)
+    return Finding(OK, f"All is well: ticks come {rhythm}, {due}.")
 
 
 # Words for times and counts

@@ -113,13 +113,13 @@ async def claim_stopped(queue: Queue) -> Stopped | None:
 
 
 async def tell_stopped(settings: Settings, stopped: Stopped) -> None:
-    """Tell it at once, since no tick comes to run a job; when nobody could be told, another may try in a minute."""
+    """Tell it at once, since no tick comes to run a job; until somebody was told, another may try in a minute."""
     message = alerts.stopped_message(alert_job.app(settings), stopped.since, stopped.now)
-    if await _tell_now(settings, stopped.targets, message):
+    if not await _tell_now(settings, stopped.targets, message):
         return
     async with database.connect(settings.database_url or "") as connection:
         queue = Queue(connection, lambda: database.open_connection(""), settings.schema)
-        await queue.send(_ask("disclaim_stopped", {}))
+        await queue.send(_ask("confirm_stopped", {}))
 
 
 async def _tell_now(settings: Settings, targets: list[Target], message: Message) -> bool:

@@ -14,7 +14,8 @@ select tick.now() as now
 -- might see again. A message about messages that could not be sent is the last one: its own death is not looked at.
 with died as materialized (
     select id, type, fingerprint, finished_at, left(last_error, 1000) as last_error from tick.jobs
-     where status = 'dead' and finished_at >= %(since)s and id <> all(%(counted)s::bigint[])
+     where status = 'dead' and finished_at >= case when %(since)s <= tick.now() then %(since)s else tick.now() - make_interval(secs => %(overlap)s) end
+       and id <> all(%(counted)s::bigint[])
        and type <> all(%(mute)s::text[])
        and (type <> %(itself)s or not coalesce((payload ->> 'last')::boolean, false))
      order by finished_at desc limit %(most)s + 1
@@ -81,18 +82,18 @@ select made.id from mine cross join lateral tick.insert_jobs(%(jobs)s::jsonb) ma
 -- While no tick comes, of all who notice one tells: who has this row. Whom to tell, since when, and what time it is.
 with watch as (
     select settings, (settings #>> '{rules,repeat}')::float8 as repeat from tick.chores
-     where name = 'watch' and (settings #>> '{rules,stopped}')::boolean
+     where name = 'watch' and (settings #>> '{rules,stopped}')::boolean and not settings ? 'off'
 ), claimed as (
     insert into tick.alerts as a (rule, subject, since, seen_at, told_at)
-    select 'stopped', '', coalesce((select max(started_at) from tick.ticks), tick.now()), tick.now(), tick.now() from watch
+    select 'stopped', '', coalesce((select max(started_at) from tick.ticks), tick.now()), tick.now(), null from watch
     on conflict (rule, subject) do update set
            since = case when a.ended_at is null then a.since else excluded.since end, seen_at = excluded.seen_at,
-           told_at = excluded.told_at, ended_at = null, count = 1, untold = 0, details = '{}'
+           told_at = null, ended_at = null, count = 1, untold = 0, details = '{}'
      where coalesce(a.told_at + make_interval(secs => (select repeat from watch)), a.seen_at + interval '1 minute') <= tick.now()
     returning since
 )
 select watch.settings, claimed.since, tick.now() from watch, claimed
 
--- name: disclaim_stopped
--- Nobody could be told: in a minute it may be tried again.
-update tick.alerts set told_at = null where rule = 'stopped' and subject = ''
+-- name: confirm_stopped
+-- Somebody was told. Until then another may tell it in a minute, since who has claimed it may have been killed.
+update tick.alerts set told_at = tick.now() where rule = 'stopped' and subject = ''

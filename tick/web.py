@@ -147,7 +147,7 @@ class Service:
         except DatabaseUnavailable as error:
             return problem(503, "Postgres is unavailable", tell(error), {"retry-after": "5"})
         except DatabaseError as error:
-            return problem(503, "The database is not ready", str(error), {"retry-after": "30"})
+            return problem(503, "The database is not ready", tell(error), {"retry-after": "30"})
         except ConfigurationError as error:
             return problem(500, "The configuration cannot be used", tell(error))
 
@@ -182,8 +182,16 @@ class Service:
             (reply,) = await queue.send(Statement("health", {}))
             body = judge(*reply.rows[0])
             if body["status"] == "stopped":
-                self._stopped = await watch.claim_stopped(queue)
+                self._stopped = await self.claim(queue)
         return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
+
+    async def claim(self, queue: Queue) -> watch.Stopped | None:
+        """The right to tell it; on a server that cannot be written there is none, and the answer stands."""
+        try:
+            return await watch.claim_stopped(queue)
+        except TickError as error:
+            logger.warning("nobody is told that ticks have stopped: %s", error)
+            return None
 
 
 def judge(since: float | None, last: Any, installed: float | None, gap: float | None) -> dict[str, Any]:
@@ -285,4 +293,6 @@ def serve(app: Starlette, host: str, port: int) -> None:
     # uvicorn raises the signal once more when it has ended in order.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(0))
-    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_level="info")).run()
+    logging.getLogger("uvicorn.access").addFilter(logs.path_alone)
+    # Its lines go where all others go, and in their form.
+    uvicorn.Server(uvicorn.Config(app, host=host, port=port, log_config=None, log_level="info")).run()

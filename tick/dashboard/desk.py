@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -17,7 +18,7 @@ from psycopg.types.json import set_json_loads
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from tick import database
+from tick import database, masking
 from tick.api import Door
 from tick.config import Settings
 from tick.dashboard import sessions, shown
@@ -27,8 +28,11 @@ from tick.errors import DatabaseError, DatabaseUnavailable
 from tick.handlers import Registry
 
 LONGEST_FORM = 256 * 1024
-MOST_FIELDS = 11_000
-"""Fields of a form: the ids of a bulk change, and some more."""
+LONGEST_EDIT = 2 * 1024 * 1024
+"""Bytes of a form with a payload: 64 KiB of numbers, each on its line, come as half a megabyte."""
+MOST_FIELDS = 100
+MOST_CHOSEN = 11_000
+"""Fields of a bulk change: its ids, and some more."""
 FORM_SECONDS = 10.0
 ROOM_SECONDS = 5.0
 """How long a request waits for one of the few connections that the dashboard opens at once."""
@@ -75,7 +79,7 @@ class Desk:
         self.session = session
         self.form: dict[str, str] = {}
         self._fields: dict[str, list[str]] = {}
-        self._queries = parse_qs(request.url.query, keep_blank_values=True, max_num_fields=MOST_FIELDS)
+        self._queries = _queries(request)
         self.query = {name: values[-1] for name, values in self._queries.items()}
         self._door = door
         self.room = room or asyncio.Semaphore()
@@ -90,6 +94,15 @@ class Desk:
     @property
     def registry(self) -> Registry:
         return self._door.registry
+
+    @cached_property
+    def known(self) -> tuple[str, ...]:
+        """The deployment's own secrets, which no page shows."""
+        return masking.known_secrets(self.settings)
+
+    def mask(self, value: Any) -> Any:
+        """A JSON value without what is secret in it, as pages show it."""
+        return masking.mask(value, self.known)
 
     @property
     def who(self) -> str:
@@ -231,6 +244,7 @@ class Desk:
     def part(self, template: str, *, code: int = 200, **values: Any) -> Response:
         """A piece of a page, for one that renews itself."""
         frame = {
+            "known": self.known,
             "now": self.now,
             "path": self.request.url.path,
             "session": self.session,
@@ -247,6 +261,19 @@ class Desk:
         return response
 
 
+def _queries(request: Request) -> dict[str, list[str]]:
+    """What the URL says behind its question mark."""
+    most = _most_fields(request)
+    try:
+        return parse_qs(request.url.query, keep_blank_values=True, max_num_fields=most)
+    except ValueError:
+        raise Refusal(400, "That is no query", f"It has more than {most:,} fields.") from None
+
+
+def _most_fields(request: Request) -> int:
+    return MOST_CHOSEN if request.url.path == "/dashboard/jobs/bulk" else MOST_FIELDS
+
+
 async def _fields(request: Request) -> dict[str, list[str]]:
     """The fields of an urlencoded body."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
@@ -255,17 +282,19 @@ async def _fields(request: Request) -> dict[str, list[str]]:
     try:
         async with asyncio.timeout(FORM_SECONDS):
             text = (await _body(request)).decode()
-        return parse_qs(text, keep_blank_values=True, max_num_fields=MOST_FIELDS, errors="strict")
+        return parse_qs(text, keep_blank_values=True, max_num_fields=_most_fields(request), errors="strict")
     except (TimeoutError, ClientDisconnect):
         raise Refusal(400, "The form did not arrive", f"It took more than {FORM_SECONDS:g} s; send it again.") from None
     except ValueError:
-        raise Refusal(400, "That is no form", f"It is not UTF-8, or has more than {MOST_FIELDS:,} fields.") from None
+        most = f"{_most_fields(request):,}"
+        raise Refusal(400, "That is no form", f"It is not UTF-8, or has more than {most} fields.") from None
 
 
 async def _body(request: Request) -> bytes:
+    most = LONGEST_EDIT if request.url.path.endswith("/edit") else LONGEST_FORM
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_FORM:
-            raise Refusal(413, "The form is too long", f"A form may have {LONGEST_FORM // 1024} KiB.")
+        if len(body) > most:
+            raise Refusal(413, "The form is too long", f"It may have {most // 1024:,} KiB.")
     return bytes(body)

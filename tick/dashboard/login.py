@@ -47,6 +47,7 @@ async def log_in(desk: Desk) -> Response:
     # Of a password nothing goes into the cookie, not even its digest: it could be guessed from that.
     digest = b"" if caller.id == PASSWORD else keys.digest(typed)
     sessions.open_session(desk.settings, desk.request, response, caller.id, digest)
+    sessions.remember_device(desk.settings, desk.request, response)
     logger.info("dashboard: %s has logged in", caller.id)
     return response
 
@@ -79,11 +80,11 @@ async def _is_on(desk: Desk) -> bool:
 async def _recognise(desk: Desk, typed: str) -> Caller:
     """Who has given the password or the key. Raises Refused, and Refusal after too many tries."""
     if sessions.is_password(desk.settings, typed):
-        await desk.read(Statement("try_password", {}, "dashboard_now"))
+        await desk.read(Statement("try_password", {"caller": _bucket(desk)}, "dashboard_now"))
         return Caller(PASSWORD)
     caller = sessions.caller_of(desk.settings, typed)
     if caller is None:
-        await desk.change(Statement("count_try", {}, "dashboard_now"))
+        await desk.change(Statement("count_try", {"caller": _bucket(desk)}, "dashboard_now"))
         raise Refused("unauthorized", "it was neither the password nor a key")
     call = Call(desk.settings, caller, "admin", desk.room)
     try:
@@ -91,6 +92,12 @@ async def _recognise(desk: Desk, typed: str) -> Caller:
     finally:
         await call.close()
     return caller
+
+
+def _bucket(desk: Desk) -> str:
+    """With whose wrong passwords one counts: with those of this browser, where it is known, else of all strangers."""
+    device = sessions.device(desk.settings, desk.request)
+    return f"dashboard:{device}" if device else "dashboard"
 
 
 def _form(desk: Desk, next: str, error: str | None = None, code: int = 200) -> Response:

@@ -45,6 +45,8 @@ class Shown(NamedTuple):
     schedule: Schedule
     row: Row
     outcomes: list[Row]
+    skips: list[Row]
+    each: int
     p95: float | None
 
     @property
@@ -69,14 +71,17 @@ class Shown(NamedTuple):
 
     @property
     def strip(self) -> list[dict[str, Any]]:
-        """The last outcomes for the strip, the oldest first."""
+        """What became of the last windows, the oldest first; windows that were skipped for one reason are one."""
+        made = [(row["window"], _kind(row), f"/dashboard/jobs/{row['id']}") for row in self.outcomes]
+        skipped = [(row["last_window"], _skipped(row), None) for row in self.skips]
+        last = sorted([*made, *skipped], key=lambda item: item[0])[-self.each :]
         return [
             {
-                "kind": _kind(row),
-                "text": f"{explain.shown(row['window'], self.schedule.timezone)}: {_kind(row)}",
-                "href": f"/dashboard/jobs/{row['id']}",
+                "kind": text.partition(",")[0],
+                "text": f"{explain.shown(at, self.schedule.timezone)}: {text}",
+                "href": href,
             }
-            for row in reversed(self.outcomes)
+            for at, text, href in last
         ]
 
 
@@ -126,14 +131,31 @@ async def _shown(desk: Desk, rows: Sequence[Row], each: int) -> list[Shown]:
         return []
     named = [{"schedule": schedule.name, "type": schedule.type} for schedule, _ in found]
     types = sorted({schedule.type for schedule, _ in found})
-    outcomes, durations = await desk.read(
-        facts.outcomes(named, each), Statement("durations", {"types": types}, "dashboard")
+    names = [schedule.name for schedule, _ in found]
+    outcomes, skips, durations = await desk.read(
+        facts.outcomes(named, each),
+        Statement("skips_of", {"schedules": names, "each": each}, "dashboard"),
+        Statement("durations", {"types": types}, "dashboard"),
     )
     p95 = {row["type"]: history.percentile(row["durations"]) for row in durations}
+    made, skipped = _by_schedule(outcomes), _by_schedule(skips)
+    return [
+        Shown(schedule, row, made.get(schedule.name, []), skipped.get(schedule.name, []), each, p95.get(schedule.type))
+        for schedule, row in found
+    ]
+
+
+def _by_schedule(rows: Iterable[Row]) -> dict[str, list[Row]]:
     of: dict[str, list[Row]] = {}
-    for row in outcomes:
+    for row in rows:
         of.setdefault(row["schedule"], []).append(row)
-    return [Shown(schedule, row, of.get(schedule.name, []), p95.get(schedule.type)) for schedule, row in found]
+    return of
+
+
+def _skipped(row: Row) -> str:
+    if row["count"] == 1:
+        return "skipped"
+    return "skipped, with " + (f"{row['count'] - 1:,}" if row["count"] else "more than 10,000") + " before it"
 
 
 def _kind(row: Row) -> str:

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import secrets
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -22,10 +22,11 @@ from tick.keys import Caller
 
 PASSWORD = "password"  # noqa: S105 - who has typed it
 SESSION_SECONDS = 12 * 3600
+DEVICE_SECONDS = 90 * 86_400
 NOTICE_SECONDS = 60
 LONGEST_NOTICE = 500
 THEMES = ("auto", "light", "dark")
-_SESSION, _NOTICE, _THEME = "tick_session", "tick_notice", "tick_theme"
+_SESSION, _DEVICE, _NOTICE, _THEME = "tick_session", "tick_device", "tick_notice", "tick_theme"
 _YEAR = 365 * 86_400
 
 
@@ -82,6 +83,19 @@ def open_session(settings: Settings, request: Request, response: Response, who: 
     _set(request, response, _SESSION, tokens.sign(settings, "session", value), SESSION_SECONDS)
 
 
+def remember_device(settings: Settings, request: Request, response: Response) -> None:
+    """Have this browser known as one that somebody has logged in with, for ninety days."""
+    nonce = device(settings, request) or secrets.token_urlsafe(16)
+    _set(request, response, _DEVICE, tokens.sign(settings, "device", nonce), DEVICE_SECONDS)
+
+
+def device(settings: Settings, request: Request) -> str | None:
+    """By what a browser is known that somebody has logged in with; None for any other."""
+    cookie = request.cookies.get(_name(request, _DEVICE), "")
+    nonce = tokens.read(settings, "device", cookie, DEVICE_SECONDS) if cookie else None
+    return nonce if isinstance(nonce, str) else None
+
+
 def close_session(request: Request, response: Response) -> None:
     """Take the cookie away."""
     _forget(request, response, _SESSION)
@@ -114,7 +128,14 @@ def is_from_here(headers: Headers) -> bool:
         return site == "same-origin"
     origin = headers.get("origin")
     # A proxy may call us by another name than the browser does; no page of another origin can set either header.
-    return origin is None or urlsplit(origin).netloc in (headers.get("host"), headers.get("x-forwarded-host"))
+    return origin is None or _host(origin) in {headers.get("host"), headers.get("x-forwarded-host")} - {None, ""}
+
+
+def _host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 def has_token(session: Session, given: str) -> bool:
@@ -134,7 +155,8 @@ def own_path(path: str) -> str:
     >>> own_path("/dashboard/jobs?status=dead"), own_path("//evil.example/dashboard"), own_path("/dashboardx")
     ('/dashboard/jobs?status=dead', '/dashboard', '/dashboard')
     """
-    is_plain = path.isprintable() and "\\" not in path and "/../" not in f"{path}/"
+    place = unquote(path.partition("?")[0].partition("#")[0])
+    is_plain = path.isprintable() and "\\" not in place and not {".", ".."} & set(place.split("/"))
     is_ours = path == "/dashboard" or path.startswith(("/dashboard/", "/dashboard?"))
     return path if is_plain and is_ours else "/dashboard"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ def render(template: str, values: dict[str, Any]) -> str:
 @cache
 def environment() -> Environment:
     """The templates of this package."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
 
     made = Environment(
         loader=FileSystemLoader(FOLDER / "templates"),
@@ -38,14 +39,18 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    made.filters |= {"mask": masking.mask, "mask_text": mask_text, "pretty": pretty, "quote": quoted, "exact": exact}
+    made.filters |= {"quote": quoted, "exact": exact, "progress": progress}
+    made.filters |= {
+        "mask_text": pass_context(lambda context, text: mask_text(text, context["known"])),
+        "pretty": pass_context(lambda context, value: pretty(value, context["known"])),
+    }
     made.globals |= {
         "ago_in_words": ago,
         "clock_in_utc": clock,
         "count_in_words": verdict.count,
         "duration_in_words": verdict.duration,
         "every_in_words": verdict.every,
-        "first_line": verdict.first_line,
+        "first_line": pass_context(lambda context, text: first_line(text, context["known"])),
         "listed": verdict.listed,
         "static": static,
         "words": words,
@@ -102,19 +107,38 @@ def quoted(text: str) -> str:
     return quote(text, safe="")
 
 
-def mask_text(text: str | None) -> str:
-    """A text without what looks like a secret, as far as a page shows it."""
-    return masking.mask_text(_bounded(text or ""))
+# A secret that is cut is not known for one any more: so what is masked is bounded, and not the other way round.
 
 
-def pretty(value: Any) -> str:
-    """A JSON value as people read it, without what looks like a secret."""
-    return _bounded(json.dumps(masking.mask(value), indent=2, ensure_ascii=False, default=str))
+def mask_text(text: object, known: Iterable[str] = ()) -> str:
+    """A text without what looks like a secret or is a known one, as far as a page shows it."""
+    return _bounded(masking.mask_text("" if text is None else str(text), known))
+
+
+def first_line(text: str, known: Iterable[str] = ()) -> str:
+    """The beginning of a text, likewise."""
+    return verdict.first_line(masking.mask_text(text, known))
+
+
+def pretty(value: Any, known: Iterable[str] = ()) -> str:
+    """A JSON value as people read it, likewise."""
+    return _bounded(json.dumps(masking.mask(value, known), indent=2, ensure_ascii=False, default=str))
 
 
 def _bounded(text: str) -> str:
     more = len(text) - LONGEST_TEXT
     return text if more <= 0 else f"{text[:LONGEST_TEXT]}\n… and {more:,} more characters"
+
+
+def progress(value: Any) -> dict[str, Any] | None:
+    """How far a job says that it is, whatever it has written there.
+
+    >>> progress({"note": 7}), progress([1])
+    ({'done': '?', 'total': None, 'note': 7}, None)
+    """
+    if not isinstance(value, dict) or not value:
+        return None
+    return {"done": value.get("done", "?"), "total": value.get("total"), "note": value.get("note")}
 
 
 def words(schedule: Any) -> str:

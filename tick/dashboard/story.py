@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -9,7 +10,6 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
-from tick import masking
 from tick.dashboard import filters, waiting
 from tick.dashboard.bulk import ACTIONS, Action
 from tick.dashboard.desk import Desk, Refusal, Row
@@ -51,12 +51,14 @@ async def show(desk: Desk) -> Response:
     if not jobs:
         raise no_such_job(id)
     job, told = jobs[0], events(jobs[0])
-    return desk.page(
+    # In a thread: to look for secrets in texts of a megabyte takes a second, in which ticks should go on.
+    return await asyncio.to_thread(
+        desk.page,
         "job.html",
         job=job,
         events=told,
         traceback=next((event.traceback for event in reversed(told) if event.text == job["last_error"]), None),
-        is_masked=masking.mask(job["payload"]) != job["payload"],
+        is_masked=desk.mask(job["payload"]) != job["payload"],
         reason=(await reasons(desk, [job])).get(id),
         kin=_by_kin(kin),
         most_kin=MOST_KIN,

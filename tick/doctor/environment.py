@@ -15,7 +15,7 @@ from tick.doctor.findings import Finding, found
 from tick.doctor.subject import Project, texts
 from tick.errors import ConfigurationError
 
-SHORTEST_SECRET = 16
+SHORTEST_SECRET, SHORTEST_PASSWORD = 16, 12
 MOST_CONCURRENCY = 100
 SECRET = "CRON_SECRET"  # noqa: S105 - a name
 MAKE_ONE = 'python -c "import secrets; print(secrets.token_urlsafe(32))"'
@@ -113,7 +113,11 @@ def doors(project: Project) -> Iterator[Finding]:
         keys.check(project.settings)
     except ConfigurationError as error:
         yield found("api-keys", "TICK_API_KEYS or TICK_API_RATE", str(error), "correct it; `tick api-keys` makes keys")
-    if not project.settings.dashboard_password:
+    password = project.settings.dashboard_password
+    if password and (_EXAMPLES.fullmatch(password) or len(password) < SHORTEST_PASSWORD):
+        what = "it is one that a guide would show, or shorter than 12 characters"
+        yield found("secret-example", "TICK_DASHBOARD_PASSWORD", what, f"set what this prints: {MAKE_ONE}")
+    if not password:
         fix = f"set it to what this prints: {MAKE_ONE}; or make a key: tick api-keys create NAME --scope admin"
         yield found("dashboard-password", "TICK_DASHBOARD_PASSWORD", "it is not set", fix)
 

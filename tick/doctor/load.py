@@ -35,7 +35,7 @@ class Runs(NamedTuple):
 
 def runs(state: State) -> Runs:
     """What the statistics say."""
-    ended = {row["type"]: row["done"] + row["retried"] + row["dead"] for row in state.totals if row["type"]}
+    ended = {row["type"]: sum(row["runs"]) for row in state.totals if row["type"]}
     return Runs(
         {
             row["type"]: row["run_seconds"] / n

@@ -164,9 +164,8 @@ def secrets(project: Project) -> Iterator[Finding]:
         for place, value in texts(table):
             if _looks_secret(place[-1], value):
                 where = project.where(path, value.splitlines()[0][:40])
-                fix = (
-                    "put it into TICK_SECRET_<NAME>, and write ${secret:NAME}; then replace it, since it has been seen"
-                )
+                written = '"secret:NAME"' if place[0] == "alerts" else "${secret:NAME}"
+                fix = f"put it into TICK_SECRET_<NAME>, and write {written}; then replace it, since it has been seen"
                 yield found("secret-in-file", where, f"{'.'.join(place)} looks like a secret", fix)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ EXPIRED_SECONDS = 300.0
 LATE_SECONDS = 300.0
 FEWEST_TICKS = 5
 FEWEST_KILLED = 3
+MOST_GROUPS, MOST_TYPES = 100, 5
 LATE_AFTER = 3
 """Intervals without a tick of a trigger after which it is said to have stopped."""
 
@@ -60,7 +62,7 @@ async def read(connection: AsyncConnection[Any], project: Project) -> State:
         facts.triggers(),
         facts.recent_ticks(TICKS),
         facts.unhandled(project.handlers.types),
-        facts.dead_groups(5),
+        facts.dead_groups(MOST_GROUPS),
         ask("too_long", seconds=project.budget - 1),
         ask("expired", seconds=EXPIRED_SECONDS),
         ask("overdue_chores"),
@@ -152,9 +154,17 @@ def depth(state: State, _: Project) -> Iterator[Finding]:
         fix = "tick more often, raise TICK_CONCURRENCY or TICK_BUDGET, or make handlers faster: `tick top` shows which"
         yield found("falling-behind", "jobs", what, fix)
     if row["dead"]:
-        groups = listed(f"{each['type']} ({count(each['count'], most=1000)})" for each in state.dead)
+        groups = listed(f"{type} ({count(number, most=1000)})" for type, number in _by_type(state.dead)[:MOST_TYPES])
         fix = "read why: tick dead; then: tick dead replay, or cancel what need not be done"
         yield found("dead-jobs", "jobs", f"{count(row['dead'], 'job')}: {groups}", fix)
+
+
+def _by_type(groups: Rows) -> list[tuple[str, int]]:
+    """How many dead jobs there are of each type, most first."""
+    counts: Counter[str] = Counter()
+    for group in groups:
+        counts[group["type"]] += group["count"]
+    return counts.most_common()
 
 
 def types(state: State, project: Project) -> Iterator[Finding]:

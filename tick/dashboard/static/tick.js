@@ -41,12 +41,30 @@
   tellLocally();
   body.addEventListener("htmx:oobAfterSwap", () => tellLocally());
 
+  // On a small screen the list comes before a search that nobody has made.
+  const small = matchMedia("(max-width: 760px)");
+  const fold = () => document.querySelectorAll("details[data-folds]").forEach((search) => (search.open = !small.matches));
+  small.addEventListener("change", fold);
+  fold();
+
+  // Back to where one is, or came from, with all that its address says.
+  for (const field of document.querySelectorAll("[data-here]")) field.value = location.pathname + location.search;
+  for (const link of document.querySelectorAll("[data-back]")) {
+    const from = document.referrer && new URL(document.referrer);
+    const isOurs = from && from.origin === location.origin && /^\/dashboard(\/|$)/.test(from.pathname);
+    if (isOurs && from.pathname !== location.pathname) {
+      link.href = from.pathname + from.search;
+      link.textContent = "Back";
+    }
+  }
+
   // Charts
 
   const charts = document.querySelector("[data-charts]");
   if (!charts || !window.uPlot) return;
 
   const plots = new Map();
+  document.querySelector("[data-zone]").textContent = `in the time of ${Intl.DateTimeFormat().resolvedOptions().timeZone}`;
   const dark = matchMedia("(prefers-color-scheme: dark)");
 
   function colour(name) {
@@ -96,7 +114,7 @@
   function options(place, series, period, values, scale) {
     return {
       width: place.clientWidth,
-      height: 200,
+      height: 224,
       cursor: { y: false, points: { size: 7 }, drag: { x: false, y: false } },
       legend: { live: true },
       scales: {

@@ -31,6 +31,17 @@ create or replace trigger jobs_fingerprint before update on tick.jobs for each r
 update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
 create index if not exists jobs_dead_by_error on tick.jobs (type, fingerprint, finished_at) where status = 'dead';
 
+-- With every column that there is, as 0002 makes it when it is run once more.
+create or replace view tick.free_jobs as
+    select j.* from tick.jobs j
+     where j.status = 'pending' and j.waits_for is null and j.run_at <= tick.now()
+       and (j.key is null or (select r.id from tick.jobs r where r.key = j.key and r.status = 'running') is null
+            and j.id = coalesce(
+                (select h.id from tick.jobs h where h.key = j.key and h.status = 'pending' and h.strict_key and h.attempt > 0
+                  order by h.run_at, h.id limit 1),
+                (select e.id from tick.jobs e where e.key = j.key and e.status = 'pending' and e.waits_for is null
+                    and e.run_at <= tick.now() order by e.run_at, e.id limit 1)));
+
 -- Who paused a schedule's name, and since when: beside tick.schedules.paused.
 alter table tick.schedules
     add column if not exists paused_at timestamptz,

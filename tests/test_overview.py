@@ -81,6 +81,7 @@ class TestStatus:
 
     def test_when_all_is_well_is_exit_code_0(self, conn, run):
         run_tick(run.settings)
+        conn.execute("update tick.ticks set trigger = 'vercel'")
         a_job(conn, run_at="+3 hours")
         said = run("status").splitlines()
         assert said[0] == "All is well: ticks come every minute, nothing is due."

@@ -216,10 +216,10 @@ def configure(settings: Settings, *, tells_ticks: bool = False) -> None:
     root = logging.getLogger()
     if root.handlers:
         return
-    is_json = _is_json(settings.log)
+    as_json = is_json(settings.log)
     handler = _StandardError()
-    handler.setFormatter((JsonLines if is_json else TextLines)(settings))
-    handler.addFilter(lambda record: is_json or not tells_ticks or record.name != ticks.name)
+    handler.setFormatter((JsonLines if as_json else TextLines)(settings))
+    handler.addFilter(lambda record: as_json or not tells_ticks or record.name != ticks.name)
     root.addHandler(handler)
     logging.getLogger("tick").setLevel(logging.INFO)
 
@@ -238,7 +238,8 @@ def _running() -> dict[str, Any]:
     return known | ({"job": job.id, "type": job.type, "attempt": job.attempt} if job else {})
 
 
-def _is_json(form: str) -> bool:
+def is_json(form: str) -> bool:
+    """Whether a log in this form, `auto` among them, is written as JSON here."""
     return form == "json" or (form == "auto" and not (sys.stderr and sys.stderr.isatty()))
 
 

@@ -82,13 +82,14 @@ def questions(types: Iterable[str]) -> list[Statement]:
         *verdict.questions(types),
         facts.recent_ticks(STRIP),
         Statement("running", {"limit": RUNNING, "most": facts.MOST}, "dashboard_now"),
+        facts.along_indexes(),
         facts.dead_groups(RUNNING),
     ]
 
 
 def picture(answers: Sequence[list[Row]], *, knows_types: bool) -> Picture:
     """The picture that the answers give; where handlers could not be loaded, none is missed."""
-    *judged, ticks, running, groups = answers
+    *judged, ticks, running, _, groups = answers
     if not knows_types:
         judged[6] = []
     return Picture(verdict.judge(*judged), judged[0][0], judged[1][0], ticks, running, groups)
@@ -358,7 +359,8 @@ def dead(options: argparse.Namespace) -> int:
 
 
 def _groups(settings: Settings, options: argparse.Namespace) -> tuple[list[Row], Row]:
-    groups, (depth,) = read(settings, facts.dead_groups(MOST_GROUPS, most=MOST_CHANGED), facts.depth())
+    asked = (facts.depth(), facts.along_indexes(), facts.dead_groups(MOST_GROUPS, most=MOST_CHANGED))
+    (depth,), _, groups = read(settings, *asked)
     return [row for row in _masked(settings, groups) if _is_meant(row, options)], depth
 
 

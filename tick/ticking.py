@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from . import handlers, platforms
+from . import handlers, logs, platforms
 from .commands import (
     BLOCKED,
     OK,
@@ -259,7 +259,9 @@ class _Ticker(threading.Thread):
         while not self._ended.is_set():
             self._stop = stop = Stop()
             try:
-                _print_report(self._loop.run_until_complete(self._tick(stop)), as_json=False)
+                report = self._loop.run_until_complete(self._tick(stop))
+                if not logs.is_json(self._settings.log):  # a line of JSON has told it already
+                    _print_report(report, as_json=False)
             except Exception as error:  # noqa: BLE001 - whatever this tick has met, the next is on its minute
                 complain(error, USAGE)
             self._ended.wait(self._every - time.time() % self._every)

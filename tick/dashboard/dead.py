@@ -15,7 +15,11 @@ MOST_COUNTED = 1_000
 
 async def show(desk: Desk) -> Response:
     """The groups, that with the latest death first."""
-    groups, depth = await desk.read(facts.dead_groups(MOST_GROUPS, MOST_COUNTED), facts.depth())
+    depth, _, found = await desk.read(
+        facts.depth(), facts.along_indexes(), facts.dead_groups(MOST_GROUPS, MOST_COUNTED)
+    )
+    wanted = desk.query.get("type")
+    groups = [group for group in found if wanted in (None, "", group["type"])]
     return desk.page(
         "dead.html",
         groups=[group | {"query": _query(group)} for group in groups],

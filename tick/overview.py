@@ -17,7 +17,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from . import database, explain, facts, platforms, verdict
+from . import alerts as alert_rules
+from . import database, explain, facts, platforms, schedules_file, verdict
 from .commands import (
     MOST_CHANGED,
     NOT_SO,
@@ -37,7 +38,7 @@ from .commands import (
 )
 from .config import GRACE, Settings
 from .database import Statement
-from .errors import ConfigurationError
+from .errors import ConfigurationError, DatabaseUnavailable
 from .logs import one_line
 from .schedules import Schedule
 from .verdict import ago, count, duration, first_line, lasting, listed
@@ -99,7 +100,13 @@ def status(options: argparse.Namespace) -> int:
     """How things are, in words and in numbers; exit code 0 when nobody has to do anything."""
     settings = settings_with_database(makes_one=False)
     types, problem = _types(settings)
-    seen = picture(read(settings, *questions(types or [])), knows_types=types is not None)
+    try:
+        answers = read(settings, *questions(types or []))
+    except DatabaseUnavailable as error:
+        if options.json:
+            print(json.dumps({"state": "unreachable", "healthy": False, "headline": str(error)}, indent=2))
+        raise
+    seen = picture(answers, knows_types=types is not None)
     if problem:
         seen = seen._replace(verdict=_with_problem(seen.verdict, problem))
     if options.json:
@@ -526,7 +533,7 @@ def plan(options: argparse.Namespace) -> int:
 
 
 def _planned(settings: Settings) -> Plan:
-    from . import materialise, schedules, schedules_file
+    from . import materialise, schedules
 
     if not settings.schedules_path.exists() and settings.schedules_named:
         raise ConfigurationError(f"{settings.schedules_path}: there is no such file")
@@ -739,9 +746,22 @@ def _test_alerts(settings: Settings, options: argparse.Namespace) -> int:
     from .intake import enqueue_many
 
     news = test_message(settings)
+    for variable in _not_set(settings):
+        print(f"tick: {variable} is not set here; where ticks run it has to be", file=sys.stderr)
     ids: list[int] = ask(settings, lambda connection: enqueue_many(connection, news, settings.schema))
     if options.json:
         print(json.dumps({"ids": [int(id) for id in ids]}))
     else:
         print(f"the next tick tells everybody: {listed(f'job {id}' for id in ids)}")
+        print("`tick jobs list --type tick.alert` shows what became of that")
     return OK
+
+
+def _not_set(settings: Settings) -> list[str]:
+    """The variables that the messages need, and that this process does not have."""
+    targets = alert_rules.targets(schedules_file.read_project(settings).alerts)
+    secrets = (to.removeprefix("secret:") for _, to in targets if to.startswith("secret:"))
+    missing = [f"TICK_SECRET_{name.upper()}" for name in secrets if name not in settings.named_secrets]
+    mail = {"TICK_SMTP_URL": settings.smtp_url, "TICK_MAIL_FROM": settings.mail_from}
+    mailed = any(channel == "email" for channel, _ in targets)
+    return [*missing, *(name for name, value in mail.items() if mailed and not value)]

@@ -325,7 +325,7 @@ ENVIRONMENT = (
         "a secret with a space, a line break or a character that is not ASCII",
         "A header cannot carry it: Vercel's build fails, callers get a 401, calls fail.",
     ),
-    Check("secret-example", ERROR, "a CRON_SECRET out of a guide", "Everybody knows it."),
+    Check("secret-example", ERROR, "a CRON_SECRET or dashboard password out of a guide", "Everybody knows it."),
     Check("secret-empty", WARNING, "a secret that is set and empty", "It counts as not set."),
     Check(
         "secret-missing",

@@ -25,7 +25,7 @@ begin
     return new;
 end $$;
 create or replace trigger jobs_fingerprint_of_new before insert on tick.jobs for each row
-    when (new.status = 'dead') execute function tick.set_fingerprint();
+    when (new.status = 'dead' and new.fingerprint is null) execute function tick.set_fingerprint();
 create or replace trigger jobs_fingerprint before update on tick.jobs for each row
     when (new.status = 'dead' and old.status <> 'dead') execute function tick.set_fingerprint();
 update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
@@ -57,7 +57,7 @@ create table if not exists tick.stats (
     retried         bigint      not null default 0,
     dead            bigint      not null default 0,
     released        bigint      not null default 0, -- cut short, snoozed, cancelled: it had started
-    lost            bigint      not null default 0, -- reclaimed after their lease
+    lost            bigint      not null default 0, -- reclaimed after their lease, and not dead by that
     run_seconds     float8      not null default 0,
     wait_seconds    float8      not null default 0,
     runs            bigint[]    not null,           -- attempts per half-octave of the seconds that they ran

@@ -478,7 +478,7 @@ class TestJobs:
         assert head.split()[:3] == ["ID", "TYPE", "STATUS"]
         assert all(len(line) < 200 for line in lines)
         (row,) = project.read("jobs", "list", "--status", "dead", "--type", "stumble")
-        assert (row["id"], len(row["last_error"])) == (dead, 200)
+        assert (row["id"], len(row["last_error"])) == (dead, 400)
         assert [r["id"] for r in project.read("jobs", "list", "--limit", 2)] == [3, 2]
         assert [r["id"] for r in project.read("jobs", "list", "--schedule", "morning-greeting")] == [3]
 

@@ -929,7 +929,7 @@ class TestLinks:
     def test_it_shows_what_it_would_do_and_does_it_when_told(self, visit, conn, settings):
         ids = self.dead(conn, 3, error="password=hunter2 was refused")
         others = self.dead(conn, error="another") + self.dead(conn, type="other", error="password=hunter2 was refused")
-        path = self.link(settings, {"type": "charge", "fingerprint": "password=hunter# was refused"})
+        path = self.link(settings, {"type": "charge", "fingerprint": "password=hunter2 was refused"})
         stranger = visit(None)
         for _ in range(2):
             page = text(stranger.get(path))

@@ -110,7 +110,7 @@ class TestTheScrape:
         a_job(conn, "fine", "running", lease_expires_at="-1 second", losses=2)
         tick(settings)
         found = scrape(client)
-        assert found.attempts("fine") == {"done": 3, "lost": 1, "dead": 1}
+        assert found.attempts("fine") == {"done": 3, "dead": 1}
         assert found.attempts("shaky") == {"retried": 2}
         assert found.attempts("hopeless") == {"dead": 1}
         assert found.attempts("sleepy") == {"released": 1}

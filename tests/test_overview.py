@@ -81,7 +81,11 @@ class TestStatus:
 
     def test_when_all_is_well_is_exit_code_0(self, conn, run):
         run_tick(run.settings)
-        conn.execute("update tick.ticks set trigger = 'vercel'")
+        conn.execute(
+            "update tick.ticks set trigger = 'vercel'; insert into tick.ticks (id, trigger, started_at, finished_at, budget, used)"
+            " select gen_random_uuid(), 'vercel', tick.now() - n * interval '1 minute', tick.now() - n * interval '1 minute', 50, 0"
+            " from generate_series(1, 5) n"
+        )
         a_job(conn, run_at="+3 hours")
         said = run("status").splitlines()
         assert said[0] == "All is well: ticks come every minute, nothing is due."
@@ -586,7 +590,7 @@ class TestPlan:
 
     def test_that_cannot_be_deployed_is_exit_code_1_and_says_why(self, run):
         run.write('[schedules.new]\ntype = "digst"\ncron = "0 9 13 * fri"\n')
-        assert run("plan", code=1).endswith("1 added, 0 changed, 4 removed, 0 unchanged, 1 problems\n")
+        assert run("plan", code=1).endswith("1 added, 0 changed, 4 removed, 0 unchanged, 1 problem\n")
         assert "schedules.new.type: no handler has the type 'digst'; did you mean 'digest'?" in run.err
         assert "warning: new: it has a day-of-month `13` and a day-of-week `fri`" in run.err
 

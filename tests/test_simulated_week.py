@@ -23,10 +23,10 @@ from tick.schedules import parse_duration
 
 SETS = Path(__file__).parent / "data" / "real_schedules.json"
 START = datetime(2026, 10, 24, 12, tzinfo=UTC)
-DAYS = float(os.environ.get("TICK_SIMULATED_DAYS", "1.5"))
-"""Eight hold the whole week and both changes of the clocks, and take some ten minutes; 1.5 hold Europe's."""
+DAYS = float(os.environ.get("TICK_SIMULATED_DAYS", "0.75"))
+"""Eight hold the whole week and both changes of the clocks, and take some ten minutes; three quarters of one hold Europe's."""
 END = START + timedelta(days=DAYS)
-OUTAGE = (START + timedelta(hours=25, minutes=2), START + timedelta(hours=28, minutes=2))
+OUTAGE = (START + timedelta(hours=11, minutes=2), START + timedelta(hours=14, minutes=2))
 
 
 SPOKEN = {

@@ -147,7 +147,7 @@ class Service:
         except DatabaseUnavailable as error:
             return problem(503, "Postgres is unavailable", tell(error), {"retry-after": "5"})
         except DatabaseError as error:
-            return problem(503, "The database is not ready", tell(error), {"retry-after": "30"})
+            return problem(503, "The database is not ready", str(error), {"retry-after": "30"})
         except ConfigurationError as error:
             return problem(500, "The configuration cannot be used", tell(error))
 

@@ -701,6 +701,11 @@ def test_every_statement_prepares(conn):
 def test_the_rows_read_are_bounded(conn, shop):
     """The plans of what reads jobs: by indexes of the dead, of windows, and of ids."""
     questions = watch._questions(alerts.Rules(), alerts.Memory(since=START, counted=[1]))
+    conn.execute("""
+        insert into tick.jobs (type, schedule, "window", run_at, status, finished_at)
+        select 'report', 'report', tick.now() - n * interval '1 minute', tick.now(), 'done', tick.now()
+          from generate_series(1, 2000) n""")
+    conn.execute("analyze tick.jobs")
     for name in ("deaths", "windows", "rates"):
         question = questions[name]
         text = database.statements(question.file)[question.name]

@@ -1,0 +1,131 @@
+"""What the questions of the benchmark have in common: a command line, a private server, an answer and the goals in it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import clusters
+
+VERSIONS = ["15", "18"]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A private Postgres: `urls` wants the name of a database, `version` is exact, such as 18.4."""
+
+    urls: str
+    version: str
+    major: str
+
+
+class Verdict(NamedTuple):
+    """What came of one goal. `met` is None for what is reported and has no goal, or could not be measured."""
+
+    question: str
+    goal: str
+    measured: str
+    met: bool | None
+    bound: str = ""
+    """What bounds it, where it is not met."""
+
+
+class Answer(NamedTuple):
+    """The JSON-able figures of one question on one server, and its goals."""
+
+    figures: dict[str, Any]
+    verdicts: list[Verdict]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One command, `python -m bench.<name>`; `ask` is called once for each version of Postgres.
+
+    `sizes` are its numbers, each an option: as they are, and with `--quick`.
+    """
+
+    name: str
+    description: str
+    ask: Callable[[Server, argparse.Namespace], Answer]
+    sizes: dict[str, tuple[float, float]] = field(default_factory=dict)
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None
+
+    def arguments(self, given: list[str] | None = None) -> argparse.Namespace:
+        """The options, from the command line when none are given."""
+        parser = argparse.ArgumentParser(prog=f"bench.{self.name}", description=self.description.splitlines()[0])
+        parser.add_argument("--postgres", nargs="+", default=VERSIONS, metavar="MAJOR")
+        parser.add_argument("--quick", action="store_true", help="does it run? Small, and not to be quoted")
+        parser.add_argument("--json", type=Path, metavar="FILE", help="keep every sample")
+        for name, (usual, quick) in self.sizes.items():
+            text = f"{usual:,}, or {quick:,} with --quick"
+            parser.add_argument(f"--{name.replace('_', '-')}", type=type(usual), metavar="N", help=text)
+        self.options(parser)
+        args = parser.parse_args(given)
+        for name, sizes in self.sizes.items():
+            if getattr(args, name) is None:
+                setattr(args, name, sizes[args.quick])
+        return args
+
+    def main(self) -> None:
+        """The command."""
+        clusters.stop_on_sigterm()
+        args = self.arguments()
+        known = clusters.facts()
+        print(" · ".join(f"{name} {value}" for name, value in known.items()))
+        try:
+            results = [self.answer(server, args) for server in servers(args.postgres)]
+        except KeyboardInterrupt:
+            sys.exit(130)
+        if args.json:
+            args.json.write_text(json.dumps(known | {self.name: [each.figures for each in results]}, indent=1) + "\n")
+
+    def answer(self, server: Server, args: argparse.Namespace) -> Answer:
+        """Ask, on one server, and print what came of the goals."""
+        print(f"\n{self.name}, on Postgres {server.version}", flush=True)
+        answer = self.ask(server, args)
+        for verdict in answer.verdicts:
+            print(f"  {_MARKS[verdict.met]} {verdict.question}: {verdict.measured}  (goal: {verdict.goal})", flush=True)
+        return answer._replace(figures={"postgres": server.version} | answer.figures)
+
+
+_MARKS = {True: "met    ", False: "NOT MET", None: "told   "}
+
+
+def servers(versions: list[str]) -> Iterator[Server]:
+    """A server of each version that is installed, one after the other."""
+    for version in versions:
+        programs = clusters.binaries(version)
+        if programs is None:
+            print(f"\nPostgres {version}: not installed, left out", file=sys.stderr)
+            continue
+        with started(programs, version) as server:
+            yield server
+
+
+@contextmanager
+def started(programs: Path, major: str) -> Iterator[Server]:
+    """A server of its own, gone afterwards."""
+    with clusters.cluster(programs) as urls:
+        yield Server(urls, clusters.server_version(urls.format("postgres")), major)
+
+
+def at_least(question: str, goal: float, against: str, ratio: tuple[float, float, float], bound: str = "") -> Verdict:
+    """A ratio (median, least, greatest) that should be at least so much."""
+    low, high = ratio[1:]
+    met = ratio[0] >= goal
+    measured = f"{ratio[0]:.2f} ({low:.2f} to {high:.2f}) {against}"
+    return Verdict(question, f">= {goal:g} {against}", measured, met, "" if met else bound)
+
+
+def at_most(question: str, goal: float, against: str, ratio: tuple[float, float, float], bound: str = "") -> Verdict:
+    """A ratio (median, least, greatest) that should be at most so much."""
+    low, high = ratio[1:]
+    met = ratio[0] <= goal
+    measured = f"{ratio[0]:.2f} ({low:.2f} to {high:.2f}) {against}"
+    return Verdict(question, f"<= {goal:g} {against}", measured, met, "" if met else bound)

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple, TypeVar
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
-from psycopg.types.json import set_json_loads
 
 from . import database, intake, keys
 from .config import Settings
+from .database import Seat
 from .errors import DatabaseError, DatabaseUnavailable
 from .jobs import NewJob
 from .keys import Caller
@@ -27,8 +27,6 @@ KEPT_SECONDS = 24 * 3600
 """How long the answer to a request with an Idempotency-Key is kept."""
 MOST_CONNECTIONS = 8
 """Calls of one process that are at the database at once."""
-ROOM_SECONDS = 5.0
-"""How long a call waits for its turn, before it is told to come again."""
 PATIENCE = 10.0
 """Seconds that a statement may take."""
 RESENDS = 3
@@ -87,23 +85,18 @@ class Call:
     """A request in the database: one connection, opened when something is asked of it, and closed by `close`."""
 
     def __init__(self, settings: Settings, caller: Caller, scope: str, room: asyncio.Semaphore | None = None) -> None:
-        self._room = room or asyncio.Semaphore()
+        self._seat = Seat(settings.database_url or "", room or asyncio.Semaphore(), "too many calls at once")
         self.settings = settings
         self.caller = caller
         self.scope = scope
         self.quota: Quota | None = None
         self._judged = caller.hash is None
-        self._connection: AsyncConnection[Any] | None = None
-        self._has_room = False
         self._admission: AsyncCursor[Row] | None = None
         self._granted: list[str] | None = None
         """The scopes that the database says a key of its own has, once it has been asked."""
 
     async def close(self) -> None:
-        if self._connection is not None:
-            await self._connection.close()
-        if self._has_room:
-            self._room.release()
+        await self._seat.leave()
 
     def need(self, scope: str) -> None:
         """Have the call need another scope than its operation does. Raises Refused when it is known to be missing."""
@@ -215,7 +208,7 @@ class Call:
         """What the work comes to; a lost race is run again, three times at most."""
         for resend in range(RESENDS + 1):
             try:
-                return await work(await self._connected())
+                return await work(await self._seat.connection())
             except _PASSING as error:
                 if resend == RESENDS:
                     raise DatabaseUnavailable(f"others were in the way: {database.one_line(error)}") from error
@@ -224,24 +217,6 @@ class Call:
             except psycopg.Error as error:
                 raise await self._told(error) from error
         raise AssertionError("unreachable: the last resend returns or raises")
-
-    async def _connected(self) -> AsyncConnection[Any]:
-        if self._connection is None:
-            await self._enter_room()
-            self._connection = await database.open_connection(self.settings.database_url or "")
-            set_json_loads(database.decode, self._connection)
-        return self._connection
-
-    async def _enter_room(self) -> None:
-        """Wait for one of the process's few connections: a flood of calls must not take those of the ticks."""
-        if self._has_room:
-            return
-        try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                await self._room.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable("too many calls at once") from None
-        self._has_room = True
 
     async def _told(self, error: psycopg.Error) -> Exception:
         """What an error of the database is for the caller."""
@@ -255,8 +230,8 @@ class Call:
             return Refused(
                 "too-slow", f"it took more than {PATIENCE:g} s: ask for less at a time", {"retry-after": "5"}
             )
-        if isinstance(error, database.NOT_THERE) and self._connection:
-            return await database.not_migrated(self._connection, self.settings.schema) or error
+        if isinstance(error, database.NOT_THERE):
+            return await database.not_migrated(await self._seat.connection(), self.settings.schema) or error
         if isinstance(error, _UNWRITABLE):
             return Refused("invalid-request", f"the database refuses it: {error.diag.message_primary or error}")
         if isinstance(error, psycopg.errors.InsufficientPrivilege):

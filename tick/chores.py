@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from .config import Settings
-from .errors import TickError
 from .queue import Queue
 
 PRUNE_EVERY = 600.0
@@ -15,17 +14,8 @@ WATCH_EVERY = 50.0
 async def do(name: str, queue: Queue, settings: Settings, seconds: float) -> None:
     """Do a chore within so many seconds, if no other tick has taken it; one that this version does not know is left.
 
-    Raises TickError, whatever goes wrong: no tick fails by a chore.
+    Raises whatever goes wrong: the tick tells it, and does not fail by it.
     """
-    try:
-        await _do(name, queue, settings, seconds)
-    except TickError:
-        raise
-    except Exception as error:
-        raise TickError(f"{type(error).__name__}: {error}") from error
-
-
-async def _do(name: str, queue: Queue, settings: Settings, seconds: float) -> None:
     if name == "prune":
         from . import retention
 

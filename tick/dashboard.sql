@@ -1,12 +1,6 @@
 -- What the dashboard's pages of jobs and schedules ask. A search looks at `look` jobs along an index, and at no others,
 -- however many there are: `oldest_looked_at` says how far that was.
 
--- name: along_indexes
--- First in a transaction that searches. Without it a planner that has no statistics yet reads all of the dead and sorts
--- them, to look at the latest 5,000: 334 ms beside a million jobs, and not 8.
-select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
-       set_config('enable_sort', 'off', true)
-
 -- name: newest_jobs
 -- Along the primary key. The look ends at its bound, or when the page is full.
 select id, type, status, priority, key, schedule, "window", run_at, created_at, started_at, finished_at, attempt, failures,

@@ -25,6 +25,8 @@ RECONNECT = 0.25
 """Seconds between attempts to reach a database that went away in the middle of a tick."""
 LOCK_TIMEOUT = "5s"
 MIGRATION_LOCK = 7236483109254801
+ROOM_SECONDS = 5.0
+"""How long one waits for a seat in a room, before one is told to come again."""
 READ_SECONDS = 10.0
 """How long the statements of `read` may take, each."""
 NOT_THERE = (
@@ -83,6 +85,46 @@ async def open_connection(url: str) -> AsyncConnection:
         raise ConfigurationError(f"DATABASE_URL is not usable: {_why_unreadable(url, error)}") from None
     except psycopg.OperationalError as error:
         raise DatabaseUnavailable(f"Postgres cannot be reached: {one_line(error)}") from None
+
+
+class Seat:
+    """At most one connection, of the few that a room has for all who come: ticks must find some left.
+
+    `busy` is what those are told who find no place within ROOM_SECONDS.
+    """
+
+    def __init__(self, url: str, room: asyncio.Semaphore, busy: str) -> None:
+        self._url = url
+        self._room = room
+        self._busy = busy
+        self._has_place = False
+        self._connection: AsyncConnection[Any] | None = None
+
+    async def connection(self) -> AsyncConnection[Any]:
+        """Opened when it is first asked for. Raises as `open_connection` does, and when the room stays full."""
+        if self._connection is None:
+            await self._enter()
+            self._connection = await open_connection(self._url)
+            set_json_loads(decode, self._connection)
+        return self._connection
+
+    async def _enter(self) -> None:
+        if self._has_place:
+            return
+        try:
+            async with asyncio.timeout(ROOM_SECONDS):
+                await self._room.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable(self._busy) from None
+        self._has_place = True
+
+    async def leave(self) -> None:
+        """Give back what was opened; who asks again opens it anew."""
+        if self._connection is not None:
+            await self._connection.close()
+        if self._has_place:
+            self._room.release()
+        self._connection, self._has_place = None, False
 
 
 def _why_unreadable(url: str, error: psycopg.Error) -> str:

@@ -67,11 +67,11 @@ def counters(limit: int = 100) -> Statement:
 
 
 def along_indexes() -> Statement:
-    """Asked just before `dead_groups`, and after what else is asked in the transaction.
+    """Asked just before what looks along indexes, as `dead_groups` does, and after what else the transaction asks.
 
     A planner that has no statistics yet would sort all of the dead for each group.
     """
-    return Statement("along_indexes", {}, "dashboard")
+    return ask("along_indexes")
 
 
 def dead_groups(limit: int = 100, most: int = 1000) -> Statement:

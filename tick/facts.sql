@@ -122,6 +122,12 @@ select %(others)s, sum(done)::bigint, sum(retried)::bigint, sum(dead)::bigint, s
  where span = 0 and (type > (select max(type) from first having count(*) = %(limit)s) or type = %(others)s)
 having count(*) > 0
 
+-- name: along_indexes
+-- First in a transaction that searches. Without it a planner that has no statistics yet reads all of the dead and sorts
+-- them, to look at the latest 5,000: 334 ms beside a million jobs, and not 8.
+select set_config('enable_seqscan', 'off', true), set_config('enable_bitmapscan', 'off', true),
+       set_config('enable_sort', 'off', true)
+
 -- name: dead_groups
 -- Dead jobs by type and kind of error, one index probe for each group: its count up to `most`, its first and last. The
 -- groups are found in the order of the index: of a type, those without a kind of error, which are told as '', come last.

@@ -45,7 +45,7 @@ class Clock:
         self.started = started
         self.budget = budget
         self.deadline = started + budget
-        self._began = datetime.min.replace(tzinfo=UTC)
+        self._began = self._ends = datetime.min.replace(tzinfo=UTC)
 
     def elapsed(self) -> float:
         return time.monotonic() - self.started
@@ -56,10 +56,16 @@ class Clock:
     def set(self, now: datetime, at: float) -> None:
         """The database said `now` in answer to a question asked `at` that time of this process."""
         self._began = now - timedelta(seconds=at - self.started)
+        self._ends = self._began + timedelta(seconds=self.budget)
 
     def instant(self, at: float) -> datetime:
         """A time of this process, as the database's clock shows it (UTC)."""
-        return self._began + timedelta(seconds=at - self.started)
+        # Most jobs may run until the tick ends.
+        return self._ends if at == self.deadline else self._began + timedelta(seconds=at - self.started)
+
+    def since(self, instant: datetime, at: float) -> float:
+        """Seconds from an instant of the database to a time of this process; 0 when that comes first."""
+        return max(0.0, (self._began - instant).total_seconds() + at - self.started)
 
 
 class Stop:
@@ -208,11 +214,11 @@ class Places:
         """Run jobs one after the other until there are none: a task for a place, not for each tiny job."""
         turn = time.monotonic()
         try:
-            while not self.over() and (job := self._next_job()) is not None:
+            while (job := self._next_job()) is not None:
                 await self._run(place, job)
                 if place not in self.running or self._context_was_changed():
                     return
-                if self.buffer and time.monotonic() - turn > YIELD:
+                if self.buffer and self.last_outcome - turn > YIELD:
                     await asyncio.sleep(0)
                     turn = time.monotonic()
         finally:
@@ -221,7 +227,7 @@ class Places:
 
     def _next_job(self) -> Job | None:
         """The next job that the time left admits; those that it does not are released."""
-        while self.buffer:
+        while self.buffer and not self.over():
             job = self.buffer.popleft()
             if len(self.buffer) == self.low_water:
                 self.wake.set()
@@ -232,9 +238,10 @@ class Places:
 
     def _may_start(self, job: Job) -> bool:
         """Whether it fits the time left; and whether a limited job starts so soon after its claim that rates hold."""
-        late = job.lane is not None and time.monotonic() > self.start_by.pop(job.id, 0.0)
+        if job.lane is not None and time.monotonic() > self.start_by.pop(job.id, 0.0):
+            return False
         needs = min(job.timeout, self.longest) if job.timeout else self.needs(job.type)
-        return not late and needs < self.clock.remaining()
+        return needs < self.clock.remaining()
 
     async def _run(self, place: Place, job: Job) -> None:
         handler = self.registry.get(job.type)
@@ -259,8 +266,9 @@ class Places:
             self.last_words.append((job, context.said))
         place.job, place.cut_at = None, None
         outcome = Cancelled() if context.cancelled and isinstance(outcome, Done) else outcome
-        self.durations.record(job.type, time.monotonic() - place.started)
-        self.count(place, job, outcome)
+        seconds = time.monotonic() - place.started
+        self.durations.record(job.type, seconds)
+        self.count(place, job, outcome, seconds)
         self.settle(job, outcome)
 
     async def _attempt(self, place: Place, job: Job, handler: Handler[..., ..., Any], context: Context) -> Outcome:
@@ -273,10 +281,9 @@ class Places:
         finally:
             logs.current_job.reset(token)
 
-    def count(self, place: Place, job: Job, outcome: Outcome) -> None:
-        """Add an attempt that has ended to the statistics, the log and the traces."""
-        seconds = time.monotonic() - place.started
-        waited = max(0.0, (self.clock.instant(place.started) - job.run_at).total_seconds())
+    def count(self, place: Place, job: Job, outcome: Outcome, seconds: float) -> None:
+        """Add an attempt that has ended, after so many seconds, to the statistics, the log and the traces."""
+        waited = self.clock.since(job.run_at, place.started)
         self.tally.add(job.type, _COUNTS_AS.get(type(outcome), "released"), seconds, waited)
         self.lines.job_ended(job, outcome, seconds, waited)
         if self.tracing and place.span:
@@ -296,8 +303,7 @@ class Places:
         """Keep an outcome for the next exchange."""
         self.outcomes.append((job, outcome))
         self.last_outcome = time.monotonic()
-        frees_another = job.key is not None or job.lane is not None or job.followed
-        if frees_another or (isinstance(outcome, Done) and outcome.follow_ups):
+        if job.key is not None or job.lane is not None or job.followed or getattr(outcome, "follow_ups", None):
             self.unlocked = True
         if not self.buffer:
             self.wake.set()
@@ -345,7 +351,7 @@ class Places:
         if place.why in ("timeout", "cancel"):
             after = time.monotonic() - place.started
             outcome = runner.stopped(job, self.registry.get(job.type), place.why, after)
-            self.count(place, job, outcome)
+            self.count(place, job, outcome, after)
             self.overdue.append((job, outcome))
         else:
             self.abandoned.append(job.id)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, assert_never
 import msgspec
 import psycopg
 from psycopg import AsyncConnection
+from psycopg.adapt import Dumper
 from psycopg.types.json import set_json_loads
 
 from . import database
@@ -45,6 +46,18 @@ _UNWRITABLE = (psycopg.DataError, psycopg.errors.CheckViolation, psycopg.errors.
 def statements(schema: str = "tick") -> dict[str, str]:
     """The named statements of queue.sql."""
     return database.statements("queue", schema)
+
+
+class Numbers(list[int]):
+    """Numbers for a `bigint[]`, of which an exchange binds a thousand."""
+
+
+class _NumbersDumper(Dumper):
+    # psycopg's own calls a dumper for each element, a tenth of the time that a job without work took.
+    oid = psycopg.adapters.types["int8"].array_oid
+
+    def dump(self, obj: Numbers) -> bytes:
+        return b"{%b}" % ",".join(map(str, obj)).encode()
 
 
 class Reply(NamedTuple):
@@ -174,6 +187,7 @@ class Queue:
     def _adopt(self, connection: AsyncConnection) -> None:
         # A claim is committed before its payloads are read: one that cannot be decoded must not be all of them's death.
         set_json_loads(database.decode, connection)
+        connection.adapters.register_dumper(Numbers, _NumbersDumper)
         self.connection = connection
 
     def leave(self) -> None:
@@ -391,7 +405,7 @@ class Queue:
             self.leave()
             self._adopt(await self._reconnect())
             known = [*held, *(job.id for job, _ in outcomes)]
-            give_back = Statement("release_unknown", {"tick": self.tick, "held": known})
+            give_back = Statement("release_unknown", {"tick": self.tick, "held": Numbers(known)})
             _, *replies = await self.send(give_back, *says, *batch)
             return await self._recount(replies[len(says) :], outcomes)
 
@@ -481,7 +495,7 @@ def _progress(progress: Sequence[tuple[Job, bytes]]) -> list[Statement]:
 
 
 def _fences(settled: Sequence[tuple[Job, Any]]) -> dict[str, Any]:
-    return {"ids": [job.id for job, _ in settled], "fences": [job.fence for job, _ in settled]}
+    return {"ids": Numbers(job.id for job, _ in settled), "fences": Numbers(job.fence for job, _ in settled)}
 
 
 _COUNTS_AS = {

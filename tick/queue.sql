@@ -486,20 +486,6 @@ select status, result, last_error from tick.jobs where id = %(id)s
 -- name: job_status
 select status from tick.jobs where id = %(id)s
 
--- name: unhandled_types
--- Among ten thousand due jobs, those that no handler here would take.
-select type, count(*) from (
-       select type from tick.jobs where status = 'pending' and run_at <= tick.now() limit 10000) due
- where not type = any(%(types)s) group by type order by type
-
--- name: health
-select extract(epoch from tick.now() - max(started_at))::float8, max(started_at),
-       (select extract(epoch from tick.now() - max(applied_at))::float8 from tick.migrations),
-       (select extract(epoch from percentile_cont(0.5) within group (order by gap))::float8
-          from (select started_at - lag(started_at) over (order by started_at) as gap
-                  from (select started_at from tick.ticks order by started_at desc limit 21) last) gaps)
-  from tick.ticks
-
 -- name: lately
 -- How the attempts of the last so many seconds ended: all together under the type '', then the types that fail most.
 select type, sum(done)::bigint as done, sum(retried + dead + lost)::bigint as failed

@@ -128,9 +128,8 @@ async def _call(job: Job, handler: Handler[..., ..., Any], context: Context, thr
     if handler.parameters.context is not None:
         arguments[handler.parameters.context] = context
     if handler.is_async:
-        returned = await handler.function(**arguments)
-    else:
-        returned = await threads.run(lambda: handler.function(**arguments))
+        return await handler.function(**arguments)
+    returned = await threads.run(lambda: handler.function(**arguments))
     # A plain function may wrap a coroutine function.
     return await returned if inspect.isawaitable(returned) else returned
 

@@ -24,7 +24,7 @@ from .commands import (
     load_handlers,
     log_to_stderr,
     migrate_now,
-    query,
+    read,
     settings_with_database,
 )
 from .config import GRACE, Settings
@@ -59,9 +59,11 @@ def run_once(options: argparse.Namespace) -> int:
 
 def _tell_of_unhandled(settings: Settings, registry: handlers.Registry) -> None:
     """Say which due jobs wait for a handler that this project does not have: no tick of it will ever run them."""
-    rows = query(settings, "unhandled_types", {"types": registry.types})
+    from . import facts
+
+    (rows,) = read(settings, facts.unhandled(registry.types))
     if rows:
-        types = ", ".join(f"{type} ({count})" for type, count in rows)
+        types = ", ".join(f"{row['type']} ({row['count']})" for row in rows)
         print(f"tick: due, but without a handler here: {types}", file=sys.stderr)
 
 

@@ -20,11 +20,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from . import auth, database, handlers, keys, logs, platforms, watch
+from . import auth, database, facts, handlers, keys, logs, platforms, watch
 from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
 from .dashboard import Dashboard
-from .database import Statement
 from .errors import ConfigurationError, DatabaseError, DatabaseUnavailable, TickError
 from .handlers import Registry
 from .metrics import Metrics
@@ -178,10 +177,10 @@ class Service:
 
     async def look(self) -> Response:
         async with database.connect(self.settings.database_url or "") as connection:
-            queue = Queue(connection, lambda: database.open_connection(""), self.settings.schema)
-            (reply,) = await queue.send(Statement("health", {}))
-            body = judge(*reply.rows[0])
+            ((pulse,),) = await database.read(connection, self.settings.schema, facts.pulse())
+            body = judge(**pulse)
             if body["status"] == "stopped":
+                queue = Queue(connection, lambda: database.open_connection(""), self.settings.schema)
                 self._stopped = await self.claim(queue)
         return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
 
@@ -194,7 +193,7 @@ class Service:
             return None
 
 
-def judge(since: float | None, last: Any, installed: float | None, gap: float | None) -> dict[str, Any]:
+def judge(since: float | None, last_tick: Any, installed: float | None, gap: float | None) -> dict[str, Any]:
     """The answer of /health.
 
     From the seconds since the last tick, its start, the seconds since the installation, and the median of the seconds
@@ -203,7 +202,7 @@ def judge(since: float | None, last: Any, installed: float | None, gap: float | 
     beating = beat(since, installed, gap)
     return {
         "status": beating.status,
-        "last_tick": last.isoformat() if last else None,
+        "last_tick": last_tick.isoformat() if last_tick else None,
         "seconds_since": None if since is None else round(since, 1),
         "expected_every": round(beating.interval, 1),
     }

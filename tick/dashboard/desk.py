@@ -14,7 +14,6 @@ from urllib.parse import parse_qs
 import psycopg
 from psycopg import AsyncConnection, AsyncCursor
 from psycopg.rows import dict_row
-from psycopg.types.json import set_json_loads
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -23,7 +22,7 @@ from tick.api import Door
 from tick.config import Settings
 from tick.dashboard import sessions, shown
 from tick.dashboard.sessions import Session
-from tick.database import Statement
+from tick.database import Seat, Statement
 from tick.errors import DatabaseError, DatabaseUnavailable
 from tick.handlers import Registry
 
@@ -34,8 +33,6 @@ MOST_FIELDS = 100
 MOST_CHOSEN = 11_000
 """Fields of a bulk change: its ids, and some more."""
 FORM_SECONDS = 10.0
-ROOM_SECONDS = 5.0
-"""How long a request waits for one of the few connections that the dashboard opens at once."""
 WRITE_SECONDS = 10.0
 RESENDS = 3
 PAUSE = 0.05
@@ -83,8 +80,7 @@ class Desk:
         self.query = {name: values[-1] for name, values in self._queries.items()}
         self._door = door
         self.room = room or asyncio.Semaphore()
-        self._has_room = False
-        self._connection: AsyncConnection[Any] | None = None
+        self._seat = Seat(self.settings.database_url or "", self.room, "too many pages are asked for at once")
         self._now: datetime | None = None
 
     @property
@@ -133,7 +129,7 @@ class Desk:
 
         Raises LoggedOut, Refusal for what no column can hold, NotMigrated, DatabaseError and DatabaseUnavailable.
         """
-        connection = await self._connected()
+        connection = await self._seat.connection()
         async with self._telling(connection):
             entered, *rows = await database.read(connection, self.settings.schema, self._entering(), *questions)
         self._enter(entered[0])
@@ -158,7 +154,7 @@ class Desk:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[AsyncConnection[Any]]:
         """A transaction that may write, for what takes a connection, such as `intake.enqueue_many`."""
-        connection = await self._connected()
+        connection = await self._seat.connection()
         async with self._telling(connection), connection.pipeline(), connection.transaction():
             milliseconds = f"{WRITE_SECONDS * 1000:.0f}"
             await self._execute(connection, Statement("patience", {"milliseconds": milliseconds}, "api"))
@@ -181,24 +177,6 @@ class Desk:
         if not row["is_let_in"]:
             raise LoggedOut
         self._now = row["now"]
-
-    async def _connected(self) -> AsyncConnection[Any]:
-        if self._connection is None:
-            await self._enter_room()
-            self._connection = await database.open_connection(self.settings.database_url or "")
-            set_json_loads(database.decode, self._connection)
-        return self._connection
-
-    async def _enter_room(self) -> None:
-        """Wait for one of the process's few connections: people who look must not take those of the ticks."""
-        if self._has_room:
-            return
-        try:
-            async with asyncio.timeout(ROOM_SECONDS):
-                await self.room.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable("too many pages are asked for at once") from None
-        self._has_room = True
 
     @asynccontextmanager
     async def _telling(self, connection: AsyncConnection[Any]) -> AsyncIterator[None]:
@@ -227,11 +205,7 @@ class Desk:
 
     async def close(self) -> None:
         """Give back what was opened; who asks again opens it anew."""
-        if self._connection is not None:
-            await self._connection.close()
-        if self._has_room:
-            self.room.release()
-        self._connection, self._has_room = None, False
+        await self._seat.leave()
 
     def page(self, template: str, *, code: int = 200, **values: Any) -> Response:
         """A whole page; what it is told by `go` of the page before is shown on it, once."""

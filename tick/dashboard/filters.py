@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
+from tick import facts
 from tick.dashboard.desk import Desk, Refusal, Row
 from tick.database import Statement
 
@@ -139,7 +140,7 @@ async def find(desk: Desk, filter: Filter, place: Place, limit: int = PAGE, fart
     look = limit + 1 if is_answered else filter.look(farther)
     params = {**filter.params(fingerprint), **place._asdict(), "look": look, "limit": limit + 1}
     statements = [_ask(name, **params) for name in (source.jobs, source.edge) if name]
-    _, found, *edges = await desk.read(_ask("along_indexes"), *statements)
+    _, found, *edges = await desk.read(facts.along_indexes(), *statements)
     jobs = found[:limit]
     if len(found) > limit:
         return Found(jobs, _after(source, jobs[-1], place.skip + limit), None, fingerprint)

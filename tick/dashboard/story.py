@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
+from tick import facts
 from tick.dashboard import filters, waiting
 from tick.dashboard.bulk import ACTIONS, Action
 from tick.dashboard.desk import Desk, Refusal, Row
@@ -43,7 +44,7 @@ async def show(desk: Desk) -> Response:
     """A job, with all that belongs to it."""
     id = job_id(desk)
     _, jobs, kin, callbacks = await desk.read(
-        _ask("along_indexes"),
+        facts.along_indexes(),
         _ask("job", id=id, most=LONGEST_TEXT),
         _ask("kin", id=id, limit=MOST_KIN + 1, look=10 * MOST_KIN),
         _ask("callbacks", id=id, type=CALLBACK, look=NEIGHBOURS),
@@ -75,7 +76,7 @@ async def reasons(desk: Desk, jobs: Sequence[Row]) -> dict[int, Reason]:
     if not pending:
         return {}
     ids = [job["id"] for job in pending]
-    _, rows = await desk.read(_ask("along_indexes"), _ask("obstacles", ids=ids))
+    _, rows = await desk.read(facts.along_indexes(), _ask("obstacles", ids=ids))
     obstacles = {row["id"]: row for row in rows}
     return {job["id"]: waiting.reason(job, obstacles.get(job["id"]), desk.now, desk.registry) for job in pending}
 

@@ -1,7 +1,7 @@
 """The least SQL that can work a queue, on tick's own table: claim some, settle some, and nothing else.
 
-No types, priorities of other jobs, keys, suspects, fences, histories or reports: what is left is the price of the
-promise that two workers never take the same job, and that an outcome is durable.
+What the claim asks for is what the index of due jobs holds. No types, keys, suspects, fences, histories, reports: what
+is left is the price of the promise that two workers never take the same job, and that an outcome is durable.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ CLAIM = """
 update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick)s, started_at = now(),
        lease_expires_at = now() + interval '1 minute'
  where id = any(array(
-       select id from tick.jobs where status = 'pending' and losses = 0 and run_at <= now()
+       select id from tick.jobs
+        where status = 'pending' and losses = 0 and waits_for is null and lane is null and run_at <= now()
         order by priority desc, run_at, id limit %(limit)s for update skip locked))
 returning id
 """

@@ -49,14 +49,14 @@ def _major_version(folder: Path) -> str | None:
 
 
 @contextmanager
-def cluster(programs: Path) -> Iterator[str]:
-    """Start a new cluster; its URL, up to the database's name. It is stopped and removed at the end."""
+def cluster(programs: Path, extra: dict[str, str] | None = None) -> Iterator[str]:
+    """Start a new cluster, with `extra` settings; its URL, up to the database's name. It is removed at the end."""
     # Short: the path of a socket has 107 bytes at most.
     folder = Path(tempfile.mkdtemp(prefix="tick-bench-", dir="/tmp"))
     if os.geteuid() == 0:
         shutil.chown(folder, _unprivileged())
     data = folder / "data"
-    settings = OPTIONS | {"unix_socket_directories": str(folder)}
+    settings = OPTIONS | (extra or {}) | {"unix_socket_directories": str(folder)}
     options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     try:
         _run(programs / "initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8")

@@ -1,7 +1,7 @@
-"""How fast one tick drains a queue, beside the least SQL that could, and with millions of finished jobs behind.
+"""How fast one tick drains a queue, beside the least SQL that could, other settings of its own, and other queues.
 
     uv run python -m bench.drain
-    uv run python -m bench.drain --history 1000000 10000000
+    uv run python -m bench.drain --peers graphile-worker pgqueuer --defaults
 
 It starts its own Postgres servers and removes them. `docs/benchmarks.md` says what the figures mean.
 """
@@ -9,200 +9,91 @@ It starts its own Postgres servers and removes them. `docs/benchmarks.md` says w
 from __future__ import annotations
 
 import argparse
-import asyncio
-import sys
-import time
-import uuid
-from collections.abc import Awaitable, Callable
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psycopg
-from psycopg import AsyncConnection
+from . import peers
+from .peers import RAW, TICK, Peer
+from .peers.contest import Arena, Contender, Result, Results, goal, tell
+from .questions import Answer, Question, Server
 
-from tick import intake
-from tick.handlers import Handler, Registry
-from tick.jobs import NewJob
-
-from . import ceiling, clusters, dataset
-from .dataset import TYPE, Bench
-from .rounds import Contender, Sample, Series, alternate, line, shown
-from .ticks import timed
-
-SINGLES = 2_000
-"""Jobs that are enqueued one by one, each with a commit of its own."""
-
-
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
+SWEEP = [(10, 2_000), (50, 500), (50, 1_000), (200, 500), (200, 2_000)]
+"""Other settings than the defaults: concurrency and batch size."""
+QUICK_SWEEP = SWEEP[2:3]
+SLOW = 20_000
+"""A peer that is given fewer jobs than so many takes part in few rounds."""
+FEW_ROUNDS = 3
+QUICK_PART = 20
+"""One by so many of a peer's jobs are enough to see that it runs."""
+GOALS = {"graphile-worker": 1.0, "pgqueuer": 3.5, "procrastinate": 60.0}
+"""Times a peer at its best."""
 
 
-def plain_noop(user_id: int, template: str, audience: str) -> None:
-    """The same, run in a thread."""
+def ours(args: argparse.Namespace) -> list[Contender]:
+    """tick as it is, with plain functions and with other settings, and the ceiling."""
+    jobs = args.jobs
+    return [
+        Contender("tick", TICK, jobs),
+        Contender("tick, def", TICK, jobs, options={"handler": "def"}),
+        Contender("raw SQL", RAW, jobs),
+        *(
+            Contender(f"tick, concurrency {at_once}, batch {batch}", TICK, jobs, options=_settings(at_once, batch))
+            for at_once, batch in (QUICK_SWEEP if args.quick else SWEEP)
+        ),
+    ]
 
 
-# What is measured
+def _settings(concurrency: int, batch_size: int) -> dict[str, Any]:
+    return {"concurrency": concurrency, "batch_size": batch_size}
 
 
-async def tick(url: str, handler: Callable[..., Any], jobs: int) -> Sample:
-    """One tick with the default settings, from its connection to its report."""
-    registry = Registry()
-    registry.add(Handler(handler, TYPE))
-    report, took, round_trips = await timed(url, registry)
-    if report.done < jobs:
-        print(f"  (the budget ended after {report.done:,} of {jobs:,} jobs)", file=sys.stderr)
-    return Sample(report.done / took, round_trips)
+def theirs(peer: Peer, config: str, args: argparse.Namespace) -> Contender:
+    """A peer with so many jobs as it does in a few seconds."""
+    usual = min(args.jobs, peer.jobs if config == "best" else peer.default_jobs)
+    jobs = max(1, usual // QUICK_PART) if args.quick else usual
+    rounds = 1 if args.quick else FEW_ROUNDS if usual < SLOW else None
+    name = peer.name if config == "best" else f"{peer.name}, defaults"
+    return Contender(name, peer, jobs, options={"config": config}, rounds=rounds)
 
 
-async def raw(url: str, settle: str, jobs: int) -> Sample:
-    """The ceiling: claim and settle, and nothing else."""
-    started = time.perf_counter()
-    async with await AsyncConnection.connect(url, autocommit=True) as connection:
-        done, trips = await ceiling.drain(connection, settle)
-    took = time.perf_counter() - started
-    assert done == jobs, done
-    return Sample(jobs / took, trips)
+def ask(server: Server, args: argparse.Namespace) -> Answer:
+    """All in turn."""
+    chosen = peers.chosen(args.peers)
+    configs = ["best", "default"] if args.defaults else ["best"]
+    contenders = ours(args) + [theirs(peer, config, args) for peer in chosen for config in configs]
+    print(f"  {args.jobs:,} jobs, {args.rounds} rounds; peers: their best settings")
+    results = Arena(server.urls).compare(contenders, args.rounds, warm_up=not args.quick)
+    figures = tell(results, results["tick"], "of tick")
+    settings = {peer.name: {"best": peer.best, "source": peer.source} for peer in chosen}
+    return Answer({"drain": figures, "peers": settings}, [*beside_peers(results), *beside_ourselves(results)])
 
 
-def drained(bench: Bench, jobs: int, run: Callable[[str], Awaitable[Sample]]) -> Sample:
-    """A measurement on a queue that has just been filled."""
-    bench.fill(jobs)
-    return asyncio.run(run(bench.url))  # type: ignore[arg-type]
+def beside_peers(results: Results) -> list[Any]:
+    """The goals against other queues."""
+    return [goal("drain", least, results["tick"], results.get(name), f"x {name}") for name, least in GOALS.items()]
 
 
-def inserted(bench: Bench, jobs: int, statement: str) -> Sample:
-    """Rows put in by one statement."""
-    bench.clear()
-    with psycopg.connect(bench.url, autocommit=True) as connection:
-        started = time.perf_counter()
-        connection.execute(statement, {"type": TYPE, "jobs": jobs})
-        return Sample(jobs / (time.perf_counter() - started))
+def beside_ourselves(results: Results) -> list[Any]:
+    """The goals against the ceiling and other settings of tick."""
+    tick = results["tick"]
+    return [
+        goal("drain", 0.6, tick, results["raw SQL"], "of the ceiling"),
+        goal("drain at the default settings", 0.9, tick, best(results), f"of {best(results).contender.name}"),
+        goal("drain with plain functions", 0.5, results["tick, def"], tick, "of coroutine functions"),
+    ]
 
 
-def enqueued(bench: Bench, jobs: int) -> Sample:
-    """tick's enqueue, a round trip and a commit each, every job with an idempotency key."""
-    bench.clear()
-    new = NewJob(TYPE, b'{"user_id": 1, "template": "weekly-report", "audience": "team"}')
-    with psycopg.connect(bench.url, autocommit=True) as connection:
-        started = time.perf_counter()
-        for _ in range(jobs):
-            intake.enqueue(connection, new._replace(idempotency_key=str(uuid.uuid4())))
-        return Sample(jobs / (time.perf_counter() - started))
+def best(results: Results) -> Result:
+    """The settings of tick that were fastest."""
+    sets = [r for r in results.values() if r.contender.peer is TICK and "handler" not in r.contender.options]
+    return max(sets, key=lambda result: result.series.median if result.samples else 0.0)
 
 
-# The two questions
+def options(parser: argparse.ArgumentParser) -> None:
+    peers.options(parser)
+    parser.add_argument("--defaults", action="store_true", help="peers at their default settings, too")
 
 
-def beside_the_ceiling(urls: str, jobs: int, rounds: int) -> dict[str, Any]:
-    """tick with a coroutine function, tick with a plain one, and the raw SQL, in turn."""
-    bench = Bench(urls, "drain")
-    contenders: dict[str, Contender] = {
-        "tick, async def": lambda: drained(bench, jobs, partial(tick, handler=noop, jobs=jobs)),
-        "tick, def": lambda: drained(bench, jobs, partial(tick, handler=plain_noop, jobs=jobs)),
-        "raw SQL": lambda: drained(bench, jobs, partial(raw, settle=ceiling.KEEP, jobs=jobs)),
-    }
-    series = alternate(contenders, rounds)
-    top = series["raw SQL"]
-    result = {}
-    for name, each in series.items():
-        ratio = each.ratio(top)
-        beside = f"{shown(ratio)} of the ceiling" if each is not top else "the ceiling"
-        print(line(name, each, beside), flush=True)
-        result[name] = each.as_dict() | {"of_the_ceiling": [round(part, 3) for part in ratio]}
-    return result
-
-
-def beside_history(urls: str, rows: int, jobs: int, rounds: int, only: list[str]) -> dict[str, Any]:
-    """Everything twice, or only some of it: on empty tables, and with so many finished jobs behind."""
-    started = time.monotonic()
-    names = ("empty", "history")
-    kept = {name: Bench(urls, f"{name}_{rows}", history=rows * (name == "history")) for name in names}
-    moved = {
-        name: Bench(urls, f"moved_{name}_{rows}", history=rows * (name == "history"), moved=True) for name in names
-    }
-    gigabytes = kept["history"].size() / 1e9
-    print(f"  loaded in {time.monotonic() - started:.0f} s; {gigabytes:.1f} GB kept in the table")
-    asked = {name: _questions(kept[name], moved[name], jobs) for name in names}
-    # The two that are compared run one after the other.
-    questions = [q for q in asked["empty"] if not only or any(text in q for text in only)]
-    series = alternate({f"{q}|{name}": asked[name][q] for q in questions for name in names}, rounds)
-    result = {"bytes": kept["history"].size(), "questions": _ratios(series)}
-    for bench in (*kept.values(), *moved.values()):
-        bench.drop()
-    return result
-
-
-def _questions(kept: Bench, moved: Bench, jobs: int) -> dict[str, Contender]:
-    move = ceiling.move_statement(moved.url)
-    few = min(jobs, SINGLES)
-    return {
-        "tick, async def": lambda: drained(kept, jobs, partial(tick, handler=noop, jobs=jobs)),
-        "raw SQL, kept": lambda: drained(kept, jobs, partial(raw, settle=ceiling.KEEP, jobs=jobs)),
-        "raw SQL, moved": lambda: drained(moved, jobs, partial(raw, settle=move, jobs=jobs)),
-        "insert in bulk": lambda: inserted(kept, jobs, dataset.INSERT_PENDING),
-        "insert in bulk, random keys": lambda: inserted(kept, jobs, dataset.INSERT_KEYED),
-        "enqueue one by one, random keys": lambda: enqueued(kept, few),
-    }
-
-
-def _ratios(series: dict[str, Series]) -> dict[str, Any]:
-    result = {}
-    for question in dict.fromkeys(name.split("|")[0] for name in series):
-        empty, history = series[f"{question}|empty"], series[f"{question}|history"]
-        ratio = history.ratio(empty)
-        print(line(f"{question}: empty", empty))
-        print(line(f"{question}: history", history, f"{shown(ratio)} of empty"), flush=True)
-        result[question] = {
-            "empty": empty.as_dict(),
-            "history": history.as_dict(),
-            "ratio": [round(part, 3) for part in ratio],
-        }
-    return result
-
-
-# The command
-
-
-def measure(programs: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """All that was asked for, on one version of Postgres."""
-    with clusters.cluster(programs) as urls:
-        exact = clusters.server_version(urls.format("postgres"))
-        jit = clusters.jit(urls.format("postgres"))
-        result: dict[str, Any] = {"postgres": exact, "jit": jit, "history": {}}
-        print(f"\nPostgres {exact}, JIT compilation {'on' if jit else 'not available or off'}")
-        if not args.history or args.all:
-            print(f"\n{args.jobs:,} jobs in one tick, {args.rounds} rounds")
-            result["drain"] = beside_the_ceiling(urls, args.jobs, args.rounds)
-        for rows in args.history:
-            print(f"\n{args.jobs:,} jobs, {rows:,} finished ones behind", flush=True)
-            result["history"][rows] = beside_history(urls, rows, args.jobs, args.rounds, args.only)
-    return result
-
-
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.drain", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--postgres", nargs="+", default=["15", "18"], metavar="MAJOR")
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--history", nargs="+", type=int, default=[], metavar="ROWS")
-    parser.add_argument("--only", nargs="+", default=[], metavar="TEXT", help="with --history: tick, raw, insert, …")
-    parser.add_argument("--all", action="store_true", help="with --history: the drain beside the ceiling, too")
-    parser.add_argument("--quick", action="store_true", help="2 rounds of 5,000 jobs: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args(given)
-    if args.quick:
-        args.jobs, args.rounds = 5_000, 2
-    return args
-
-
-def main() -> None:
-    args = arguments()
-    clusters.measure_each(args.postgres, lambda programs: measure(programs, args), args.json)
-
+question = Question("drain", __doc__ or "", ask, sizes={"jobs": (20_000, 5_000), "rounds": (5, 2)}, options=options)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    question.main()

@@ -1,4 +1,4 @@
-"""What keys, limits and what stands behind cost: a claim on large queues and on a small one, and ticks that drain.
+"""What keys and limits cost: a claim with many such jobs behind it, ticks that drain them, and putting them in.
 
     uv run python -m bench.flow
     uv run python -m bench.flow --quick
@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 import time
 import uuid
-from pathlib import Path
+from functools import partial
 from statistics import median
 from types import SimpleNamespace
 from typing import Any
@@ -24,8 +23,8 @@ from tick.handlers import Handler, Registry
 from tick.limits import Rate
 from tick.queue import Queue, Wanted, statements
 
-from . import clusters
 from .dataset import TYPE, create
+from .questions import Answer, Question, Server
 from .rounds import Contender, Sample, Series, alternate, line, shown
 from .ticks import timed
 
@@ -38,12 +37,10 @@ FILL = "insert into tick.jobs (type, {}) select {} from generate_series(1, %s) n
 ORDINARY = FILL.format("priority", "'noop', 0")
 
 BEHIND: dict[str, tuple[str, float]] = {
-    "due jobs": (ORDINARY, 1),
     "jobs of a key each": (FILL.format("key", "'noop', 'k' || n"), 0.1),
-    "jobs delayed to next week, at the top": (FILL.format("priority, run_at", f"'noop', 9, {NEXT_WEEK}"), 1),
+    "jobs of a key each, delayed": (FILL.format("key, run_at", f"'noop', 'k' || n, {NEXT_WEEK}"), 0.1),
     "jobs of one key": (FILL.format("key", "'noop', 'k'"), 0.1),
     "jobs under a limit without room, at the top": (FILL.format("lane, priority", "'limited', 'full', 9"), 1),
-    "finished jobs": (FILL.format("status, finished_at", "'noop', 'done', now()"), 1),
 }
 """What is put behind a few ordinary jobs, and how much of it, by the size of the benchmark."""
 FULL_LIMIT = """
@@ -99,7 +96,7 @@ def of_claims(urls: str, size: int, rounds: int) -> dict[str, Any]:
     for number, (name, (statement, part)) in enumerate(BEHIND.items()):
         count = int(size * part)
         flows[f"{count:,} {name}"] = Flow(urls, f"behind_{number}", statement, count, FULL_LIMIT)
-    contenders: dict[str, Contender] = {name: lambda f=f: f.claims([TYPE, "limited"]) for name, f in flows.items()}
+    contenders: dict[str, Contender] = {name: partial(f.claims, [TYPE, "limited"]) for name, f in flows.items()}
     series = alternate(contenders, rounds)
     few, *_ = series.values()
     result = {}
@@ -171,46 +168,24 @@ def of_producers(urls: str, jobs: int, rounds: int) -> dict[str, Any]:
             connection.execute(statement, [jobs])
             return Sample(jobs / (time.perf_counter() - started))
 
-    series = alternate({name: lambda s=s: inserted(s) for name, s in kinds.items()}, rounds)
+    series = alternate({name: partial(inserted, statement) for name, statement in kinds.items()}, rounds)
     return {name: _told(f"put in: {name}", each, series["no key"]) for name, each in series.items()}
 
 
-def measure(programs: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """All of it, on one version of Postgres."""
-    with clusters.cluster(programs) as urls:
-        exact = clusters.server_version(urls.format("postgres"))
-        print(f"\nPostgres {exact}, {args.rounds} rounds\n\na claim of {BATCH} from {FEW:,} jobs, with so many behind")
-        result: dict[str, Any] = {"postgres": exact, "claims": of_claims(urls, args.size, args.rounds)}
-        print(f"\na tick that drains {args.jobs:,} jobs; the last three, a tenth of it")
-        result["ticks"] = of_ticks(urls, args.jobs, args.rounds)
-        print(f"\n{args.jobs:,} jobs in one statement")
-        result["producers"] = of_producers(urls, args.jobs, args.rounds)
-        return result
+def ask(server: Server, args: argparse.Namespace) -> Answer:
+    """Claims, ticks and producers."""
+    print(f"a claim of {BATCH} from {FEW:,} jobs, with so many behind")
+    figures: dict[str, Any] = {"claims": of_claims(server.urls, args.size, args.rounds)}
+    print(f"\na tick that drains {args.jobs:,} jobs; the last three, a tenth of it")
+    figures["ticks"] = of_ticks(server.urls, args.jobs, args.rounds)
+    print(f"\n{args.jobs:,} jobs in one statement")
+    figures["producers"] = of_producers(server.urls, args.jobs, args.rounds)
+    return Answer(figures, [])
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.flow", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--postgres", nargs="+", default=["15", "18"], metavar="MAJOR")
-    parser.add_argument("--size", type=int, default=1_000_000, metavar="ROWS")
-    parser.add_argument("--jobs", type=int, default=20_000)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument(
-        "--quick", action="store_true", help="2 rounds, 20,000 jobs behind, 2,000 drained: does it run?"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args(given)
-    if args.quick:
-        args.size, args.jobs, args.rounds = 20_000, 2_000, 2
-    return args
-
-
-def main() -> None:
-    args = arguments()
-    clusters.measure_each(args.postgres, lambda programs: measure(programs, args), args.json)
-
+question = Question(
+    "flow", __doc__ or "", ask, sizes={"size": (1_000_000, 20_000), "jobs": (20_000, 2_000), "rounds": (9, 2)}
+)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    question.main()

@@ -23,13 +23,15 @@ import tick
 from tick.database import statements
 from tick.history import BUCKETS
 
-from . import clusters
 from .dataset import create
+from .questions import Answer, Question, Server, Verdict
 
 BUDGET = 50.0
 """Milliseconds of database time that a page may take."""
 FILES = ("facts", "dashboard", "dashboard_now", "verdict", "explain", "retention")
 """The .sql files whose statements are asked, as far as they are there."""
+UNASKED = ("facts.by_type a week", "retention.")
+"""How the names of statements begin that no page asks for: these may take longer."""
 TYPES = 300
 GROUPS = 200
 TICKS = 130_000
@@ -168,6 +170,8 @@ CASES: dict[str, dict[str, dict[str, Any]]] = {
     },
     "dashboard.pending_jobs": {"": {"look": 2000, "type": None, "text": None}, "by text": {"look": 500}},
     "dashboard.running_jobs": {"": {"look": 2000, "text": None}},
+    "dashboard.skips_of": {"": {"schedules": [f"schedule-{n}" for n in range(60)]}},
+    "dashboard_now.count_try": {"": {"caller": "127.0.0.1"}},
     "dashboard_now.jobs_of_tick": {"": {"id": UUID}},
     "dashboard_now.tick": {"": {"id": UUID}},
     "dashboard_now.ticks": {"": {"kind": "all", "look": 52}, "with trouble": {"kind": "trouble", "look": 5000}},
@@ -239,50 +243,42 @@ def cost(connection: psycopg.Connection, statement: str, params: dict[str, Any],
     return Cost(round(median(took[1:]), 2), round(max(took[1:]), 2), pages, int(top["Actual Rows"]))
 
 
-def measure(programs: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """All of it, on one version of Postgres."""
-    with clusters.cluster(programs) as urls:
-        exact, url = clusters.server_version(urls.format("postgres")), create(urls, "pages")
-        print(f"\nPostgres {exact}, {args.size:,} jobs, {args.rounds} rounds", flush=True)
-        seed(url, args.size)
-        result: dict[str, Any] = {}
-        with psycopg.connect(url, autocommit=True) as connection:
-            for name, statement, given in asked():
-                try:
-                    each = cost(connection, statement, bound(statement, given), args.rounds)
-                except psycopg.Error as error:
-                    print(f"  {name:<44} left out: {str(error).splitlines()[0]}", file=sys.stderr)
-                    continue
-                over = "  over the budget" if each.milliseconds > BUDGET else ""
-                print(
-                    f"  {name:<44} {each.milliseconds:8.2f} ms  ({each.most:8.2f} at most)"
-                    f" {each.pages:>8,} pages {each.rows:>6,} rows{over}",
-                    flush=True,
-                )
-                result[name] = each._asdict()
-        return {"postgres": exact, "jobs": args.size, "statements": result}
+def ask(server: Server, args: argparse.Namespace) -> Answer:
+    """Every statement, with so many jobs in the table."""
+    url = create(server.urls, "pages")
+    print(f"  {args.size:,} jobs, {args.rounds} rounds", flush=True)
+    seed(url, args.size)
+    costs: dict[str, Cost] = {}
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, statement, given in asked():
+            try:
+                costs[name] = cost(connection, statement, bound(statement, given), args.rounds)
+            except psycopg.Error as error:
+                print(f"  {name:<44} left out: {str(error).splitlines()[0]}", file=sys.stderr)
+                continue
+            print(line(name, costs[name]), flush=True)
+    figures = {"jobs": args.size, "statements": {name: each._asdict() for name, each in costs.items()}}
+    return Answer(figures, [within_the_budget(costs)])
 
 
-def arguments(given: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="bench.pages", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--postgres", nargs="+", default=["15", "18"], metavar="MAJOR")
-    parser.add_argument("--size", type=int, default=1_000_000, metavar="ROWS")
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--quick", action="store_true", help="2 rounds, 20,000 jobs: does it run?")
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args(given)
-    if args.quick:
-        args.size, args.rounds = 20_000, 2
-    return args
+def line(name: str, each: Cost) -> str:
+    """One statement for the terminal."""
+    over = "  over the budget" if each.milliseconds > BUDGET else ""
+    return (
+        f"  {name:<44} {each.milliseconds:8.2f} ms  ({each.most:8.2f} at most)"
+        f" {each.pages:>8,} pages {each.rows:>6,} rows{over}"
+    )
 
 
-def main() -> None:
-    args = arguments()
-    clusters.measure_each(args.postgres, lambda programs: measure(programs, args), args.json)
+def within_the_budget(costs: dict[str, Cost]) -> Verdict:
+    """Whether any statement of a page takes too long."""
+    of_pages = {name: each.milliseconds for name, each in costs.items() if not name.startswith(UNASKED)}
+    slowest = max(of_pages, key=lambda name: of_pages[name])
+    measured = f"{of_pages[slowest]:.1f} ms at most, {slowest}"
+    return Verdict("a statement of a page", f"<= {BUDGET:g} ms", measured, of_pages[slowest] <= BUDGET)
 
+
+question = Question("pages", __doc__ or "", ask, sizes={"size": (1_000_000, 20_000), "rounds": (9, 2)})
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    question.main()

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import psycopg
 
 from tick.handlers import Handler, Registry
 
-from . import clusters
 from .dataset import create
+from .questions import Answer, Question, Server, at_most
 from .rounds import Contender, Sample, Series, alternate, shown
 from .ticks import Timed, timed
 
 DUE = 10
+OVERHEAD = 25
+"""Milliseconds that a tick may take longer with many schedules than with few."""
 FILE = "schedules.toml"
 ENTRY = """[schedules.noop-{number}]
 type = "noop"
@@ -84,55 +86,54 @@ class Deployment:
         return Sample(1 / took, round_trips)
 
 
-def measure(urls: str, few: int, many: int, due: int, rounds: int) -> dict[str, Any]:
+def ask(server: Server, args: argparse.Namespace) -> Answer:
     """Both deployments in turn: the first tick of a new file, then ticks with so many due, then idle ones."""
-    result: dict[str, Any] = {}
-    deployments = {count: Deployment(urls, count, due) for count in (few, many)}
+    due = min(DUE, args.few)
+    figures: dict[str, Any] = {}
+    deployments = {count: Deployment(server.urls, count, due) for count in (args.few, args.many)}
     for count, deployment in deployments.items():
         took = deployment.tick().seconds
         print(f"  the first tick with a new file of {count:,} schedules: {took * 1000:,.1f} ms")
-        result[f"first tick, {count} schedules"] = round(took * 1000, 1)
+        figures[f"first tick, {count} schedules"] = round(took * 1000, 1)
+    verdicts = []
     for kind, number in ((f"{due} due", due), ("none due", 0)):
-        for deployment in deployments.values():
-            deployment.due = number
-        contenders: dict[str, Contender] = {str(n): d.measured for n, d in deployments.items()}
-        series = alternate(contenders, rounds)
-        result[kind] = _report(kind, series[str(few)], series[str(many)], few, many)
-    return result
+        small, large = in_turn(deployments, number, args.rounds)
+        figures[kind] = _report(kind, small, large, args)
+        against = f"ms above {args.few:,} schedules"
+        verdicts.append(at_most(f"{args.many:,} schedules, {kind}", OVERHEAD, against, above(small, large)))
+    return Answer(figures, verdicts)
 
 
-def _report(kind: str, small: Series, large: Series, few: int, many: int) -> dict[str, Any]:
+def in_turn(deployments: dict[int, Deployment], due: int, rounds: int) -> list[Series]:
+    """Ticks of each deployment with so many due."""
+    for deployment in deployments.values():
+        deployment.due = due
+    contenders: dict[str, Contender] = {str(count): each.measured for count, each in deployments.items()}
+    return list(alternate(contenders, rounds).values())
+
+
+def above(small: Series, large: Series) -> tuple[float, float, float]:
+    """How many milliseconds more a tick of the second takes: the median, the least and the greatest."""
+    more = [1000 / theirs - 1000 / mine for mine, theirs in zip(small.rates, large.rates, strict=True)]
+    return median(more), min(more), max(more)
+
+
+def _report(kind: str, small: Series, large: Series, args: argparse.Namespace) -> dict[str, Any]:
     ratio = small.ratio(large)
-    for count, series in ((few, small), (many, large)):
+    for count, series in ((args.few, small), (args.many, large)):
         trips = series.as_dict()["round_trips"]
         print(f"  {kind} of {count:>6,}: {1000 / series.median:6.1f} ms a tick, {trips:.0f} round trips")
-    print(f"  {kind}: time with {many:,} by time with {few:,}: {shown(ratio)}", flush=True)
+    print(f"  {kind}: time with {args.many:,} by time with {args.few:,}: {shown(ratio)}", flush=True)
     return {
         "milliseconds": [round(1000 / small.median, 2), round(1000 / large.median, 2)],
+        "above": [round(part, 2) for part in above(small, large)],
         "ratio": [round(part, 3) for part in ratio],
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="bench.schedules", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--postgres", nargs="+", default=["15", "18"], metavar="MAJOR")
-    parser.add_argument("--few", type=int, default=10)
-    parser.add_argument("--many", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, metavar="FILE")
-    args = parser.parse_args()
-
-    def measured(programs: Path) -> dict[str, Any]:
-        with clusters.cluster(programs) as urls:
-            exact = clusters.server_version(urls.format("postgres"))
-            print(f"\nPostgres {exact}, {args.rounds} rounds")
-            return {"postgres": exact} | measure(urls, args.few, args.many, min(DUE, args.few), args.rounds)
-
-    clusters.measure_each(args.postgres, measured, args.json)
-
+question = Question(
+    "schedules", __doc__ or "", ask, sizes={"few": (10, 10), "many": (10_000, 1_000), "rounds": (15, 2)}
+)
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    question.main()

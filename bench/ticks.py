@@ -20,9 +20,9 @@ class Timed(NamedTuple):
     round_trips: int
 
 
-async def timed(url: str, registry: Registry, schedules: Path = Path("no schedules file")) -> Timed:
-    """Run one tick."""
-    settings = Settings(database_url=url, schedules_path=schedules)
+async def timed(url: str, registry: Registry, schedules: Path = Path("no schedules file"), **settings: Any) -> Timed:
+    """Run one tick; with other settings than the defaults, if they are given."""
+    chosen = Settings(database_url=url, schedules_path=schedules, **settings)
     opened: list[queue.Queue] = []
 
     def remembered(*args: Any) -> queue.Queue:
@@ -31,6 +31,6 @@ async def timed(url: str, registry: Registry, schedules: Path = Path("no schedul
 
     with patch.object(processor, "Queue", remembered):
         started = time.perf_counter()
-        report = await processor.process_tick(settings, registry)
+        report = await processor.process_tick(chosen, registry)
         seconds = time.perf_counter() - started
     return Timed(report, seconds, opened[0].round_trips)

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from tick import cron as cron_module
+from tick.backoff import parse_duration
 from tick.cron import Cron, windows, zone
 from tick.cron_hints import MAX_LENGTH
 from tick.errors import ConfigurationError, CronError
-from tick.schedules import parse_duration
 
 DATA = Path(__file__).parent / "data"
 MINUTE = timedelta(minutes=1)

@@ -271,7 +271,7 @@ def test_no_statement_reads_more_jobs_than_it_says(big):
         for name, params, kinds in LOOKS:
             bound = NOTHING | params
             with big.transaction():
-                big.execute(statements("dashboard")["along_indexes"])
+                big.execute(statements("facts")["along_indexes"])
                 (plan,) = big.execute(
                     f"explain (analyze, format json) {statements('dashboard')[name]}", bound
                 ).fetchone()

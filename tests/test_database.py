@@ -17,7 +17,7 @@ import tick as public
 from tests.factories import tick, wait_until
 from tick import database, intake, queue
 from tick.config import Settings
-from tick.database import normalise_url
+from tick.database import Seat, normalise_url
 from tick.errors import ConfigurationError, DatabaseUnavailable, MigrationError, NotMigrated
 from tick.queue import Queue
 
@@ -351,3 +351,33 @@ def test_a_wheel_has_all_that_an_installation_reads(tmp_path):
     assert {name.split("/")[0].split("-")[0] for name in names} == {"tick", "tick_jobs"}
     modules = {f"tick/{path.name}" for path in (REPOSITORY / "tick").glob("*.py")}
     assert modules <= names
+
+
+class TestSeat:
+    def test_of_a_room_that_is_full_is_waited_for_so_long_and_no_longer(self, url, monkeypatch):
+        monkeypatch.setattr(database, "ROOM_SECONDS", 0.05)
+
+        async def main() -> None:
+            room = asyncio.Semaphore(1)
+            one, other = Seat(url, room, "come again"), Seat(url, room, "come again")
+            assert await one.connection() is await one.connection()
+            with pytest.raises(DatabaseUnavailable, match="come again"):
+                await other.connection()
+            await other.leave()
+            assert room.locked()
+            await one.leave()
+            assert not (await other.connection()).closed
+            await other.leave()
+
+        asyncio.run(main())
+
+    def test_is_given_back_by_who_could_not_connect(self):
+        async def main() -> None:
+            room = asyncio.Semaphore(1)
+            seat = Seat("", room, "come again")
+            with pytest.raises(ConfigurationError):
+                await seat.connection()
+            await seat.leave()
+            assert not room.locked()
+
+        asyncio.run(main())

@@ -332,7 +332,7 @@ OFFLINE: dict[str, list[tuple[Change, Change]]] = {
 def patient(tmp_path, monkeypatch):
     """Makes a project that is well, but for a change; its handlers are forgotten afterwards."""
     load_handlers((), tmp_path)
-    before, path = dict(registry._handlers), list(sys.path)
+    before, path = {each.type: each for each in registry}, list(sys.path)
     built_in = {type: each for type, each in before.items() if each.source.startswith(("tick.", str(ROOT / "tick")))}
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
 

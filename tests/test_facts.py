@@ -27,6 +27,7 @@ QUESTIONS = {
     "by_type": facts.by_type(600, NOON),
     "totals": facts.totals(),
     "counters": facts.counters(),
+    "along_indexes": facts.along_indexes(),
     "dead_groups": facts.dead_groups(),
     "unhandled": facts.unhandled(["noop"]),
     "schedules": facts.schedules(),
@@ -86,7 +87,12 @@ def test_every_statement_has_its_question_and_every_question_its_statement():
 
 def test_an_empty_database_answers_all_of_them(conn, ask):
     answers = dict(zip(QUESTIONS, ask(*QUESTIONS.values()), strict=True))
-    assert {name: len(rows) for name, rows in answers.items() if rows} == {"depth": 1, "pulse": 1, "schedule_counts": 1}
+    assert {name: len(rows) for name, rows in answers.items() if rows} == {
+        "along_indexes": 1,
+        "depth": 1,
+        "pulse": 1,
+        "schedule_counts": 1,
+    }
 
 
 class TestDepth:

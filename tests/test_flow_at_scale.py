@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 import pytest
@@ -14,7 +14,7 @@ from tick.jobs import Done
 from tick.queue import statements
 
 FEW = 1_000
-MANY = 200_000
+MANY = 100_000
 FACTOR = 2
 """By how much more pages may be touched: an index of many jobs is a level or two deeper."""
 TYPES = ("noop", "limited", "open")
@@ -69,33 +69,54 @@ def of_a_claim(conn: psycopg.Connection, *, fair: bool = False) -> int:
     return pages(conn, statements()["claim"], claim_params(100, TYPES, fair=fair))
 
 
-def grows(conn: psycopg.Connection, statement: str, measured: Callable[[], int]) -> float:
-    """How many times as many pages it takes with many rows as with few."""
+def of_the_count(conn: psycopg.Connection) -> int:
+    """What it takes to count what is due, which ends after ten thousand."""
+    return pages(conn, "select count(*) from (select from tick.due_jobs limit 10001) counted", {})
+
+
+def grow(conn: psycopg.Connection, statement: str, *measures: Callable[[], int]) -> list[float]:
+    """How many times as many pages each takes with many rows as with few."""
     counts = []
     for count in (FEW, MANY):
         clear(conn)
         fill(conn, statement, count)
-        counts.append(measured())
-    return counts[1] / counts[0]
+        counts.append([measure() for measure in measures])
+    return [many / few for few, many in zip(*counts, strict=True)]
+
+
+class Alone(NamedTuple):
+    """What is touched on a small table: by a claim by priority, by one by age, and by a count that is full."""
+
+    claim: int
+    fair_claim: int
+    count: int
 
 
 @pytest.fixture(scope="module")
-def alone() -> dict[bool, int]:
-    """What a claim touches on a small table: by priority, and by age. Measured once."""
-    return {}
+def measured() -> list[Alone]:
+    """Measured once."""
+    return []
+
+
+@pytest.fixture
+def alone(conn, measured) -> Alone:
+    if not measured:
+        clear(conn)
+        fill(conn, BEHIND["due jobs"], FEW)
+        claims = of_a_claim(conn), of_a_claim(conn, fair=True)
+        fill(conn, BEHIND["due jobs"], 10_001)
+        measured.append(Alone(*claims, of_the_count(conn)))
+    return measured[0]
 
 
 @pytest.mark.parametrize("statement", BEHIND.values(), ids=BEHIND)
-def test_a_claim_touches_no_more_than_on_a_small_table(conn, alone, statement):
-    if not alone:
-        clear(conn)
-        fill(conn, BEHIND["due jobs"], FEW)
-        alone.update({fair: of_a_claim(conn, fair=fair) for fair in (False, True)})
+def test_a_claim_and_a_count_touch_no_more_than_on_a_small_table(conn, alone, statement):
     clear(conn)
     conn.execute(BEHIND["due jobs"], [FEW])
     fill(conn, statement, MANY)
-    assert of_a_claim(conn) <= FACTOR * alone[False]
-    assert of_a_claim(conn, fair=True) <= FACTOR * alone[True]
+    assert of_a_claim(conn) <= FACTOR * alone.claim
+    assert of_a_claim(conn, fair=True) <= FACTOR * alone.fair_claim
+    assert of_the_count(conn) <= FACTOR * alone.count
 
 
 @pytest.mark.parametrize(
@@ -109,11 +130,14 @@ def test_a_claim_touches_no_more_than_on_a_small_table(conn, alone, statement):
     ids=["every job its own key", "many jobs of each key", "a lane with room", "keys in a lane with room"],
 )
 def test_a_claim_of_such_jobs_touches_as_much_of_many_as_of_few(conn, statement):
-    assert grows(conn, statement, lambda: of_a_claim(conn)) <= FACTOR
+    assert grow(conn, statement, lambda: of_a_claim(conn))[0] <= FACTOR
 
 
-def test_the_first_of_a_long_line_ends_and_the_next_is_freed_at_the_price_of_a_short_one(conn):
-    def of_the_settle() -> int:
+def test_a_long_line_is_joined_and_its_first_ended_at_the_price_of_a_short_one(conn):
+    def of_joining() -> int:
+        return pages(conn, "insert into tick.jobs (type, key) select 'noop', 'k' from generate_series(1, 100)", {})
+
+    def of_ending() -> int:
         (id,) = conn.execute(
             "update tick.jobs set status = 'running', attempt = 1, tick_id = %s, lease_expires_at = now() + interval '1 hour'"
             " where key = 'k' and waits_for is null returning id",
@@ -121,12 +145,7 @@ def test_the_first_of_a_long_line_ends_and_the_next_is_freed_at_the_price_of_a_s
         ).fetchone()
         return pages(conn, statements()["complete"], {"ids": [id], "fences": [id << 20 | 1]})
 
-    assert grows(conn, BEHIND["jobs of one key"], of_the_settle) <= FACTOR
-
-
-def test_jobs_join_a_long_line_at_the_price_of_a_short_one(conn):
-    put = "insert into tick.jobs (type, key) select 'noop', 'k' from generate_series(1, 100)"
-    assert grows(conn, BEHIND["jobs of one key"], lambda: pages(conn, put, {})) <= FACTOR
+    assert max(grow(conn, BEHIND["jobs of one key"], of_joining, of_ending)) <= FACTOR
 
 
 def test_jobs_put_in_from_the_latest_to_the_oldest_are_in_line_after_some_claims(conn):
@@ -150,19 +169,5 @@ def test_when_a_rate_has_room_again_is_found_among_few_rows(conn):
         )
         return pages(conn, statements()["room_in"], {"types": list(TYPES)})
 
-    assert grows(conn, FILL.format("lane, key", "'open', 'type open', 'k' || n"), of_the_question) <= FACTOR
-
-
-@pytest.mark.parametrize(
-    "name",
-    ["due jobs", "jobs of one key", "delayed jobs of the highest priority", "delayed jobs of a lane with room",
-     "delayed jobs of one key"],
-)  # fmt: skip
-def test_what_is_left_is_counted_up_to_ten_thousand(conn, name):
-    count = "select count(*) from (select from tick.due_jobs limit 10001) counted"
-    clear(conn)
-    fill(conn, BEHIND["due jobs"], 10_001)
-    enough = pages(conn, count, {})
-    clear(conn)
-    fill(conn, BEHIND[name], MANY)
-    assert pages(conn, count, {}) <= FACTOR * enough
+    (factor,) = grow(conn, FILL.format("lane, key", "'open', 'type open', 'k' || n"), of_the_question)
+    assert factor <= FACTOR

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tick import schedules, schedules_file
+from tick.backoff import parse_duration
 from tick.cron import Cron
 from tick.errors import ConfigurationError, CronError, SchedulesFileError
 from tick.limits import Limit, Rate
 from tick.retention import Policy
-from tick.schedules import Due, Schedule, Skip, due, parse_duration, spread_offset
+from tick.schedules import Due, Schedule, Skip, due, spread_offset
 from tick.schedules_file import load, parse
 
 ROOT = Path(__file__).parent.parent

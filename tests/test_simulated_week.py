@@ -17,9 +17,9 @@ import pytest
 
 import tick as public
 from tests.factories import move_clock
+from tick.backoff import parse_duration
 from tick.handlers import registry
 from tick.processor import process_tick
-from tick.schedules import parse_duration
 
 SETS = Path(__file__).parent / "data" / "real_schedules.json"
 START = datetime(2026, 10, 24, 12, tzinfo=UTC)
@@ -27,6 +27,8 @@ DAYS = float(os.environ.get("TICK_SIMULATED_DAYS", "0.75"))
 """Eight hold the whole week and both changes of the clocks, and take some ten minutes; three quarters of one hold Europe's."""
 END = START + timedelta(days=DAYS)
 OUTAGE = (START + timedelta(hours=11, minutes=2), START + timedelta(hours=14, minutes=2))
+NIGHT = (START + timedelta(hours=11), START + timedelta(hours=15)) if DAYS < 1 else (START, END)
+"""What is ticked through minute by minute: the hours about Europe's change, or the whole week."""
 
 
 SPOKEN = {
@@ -63,26 +65,26 @@ def schedules_file(entries: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def every(minutes: int) -> list[datetime]:
-    return [START + timedelta(minutes=n) for n in range(0, int((END - START).total_seconds()) // 60 + 1, minutes)]
+def every(minutes: int, since: datetime = START, until: datetime = END) -> list[datetime]:
+    return [since + timedelta(minutes=n) for n in range(0, int((until - since).total_seconds()) // 60 + 1, minutes)]
 
 
 def expected(entries: list[dict], ticks: list[datetime]) -> set[tuple[str, datetime]]:
     """What the rule says: each window, or for `latest` the last one since the tick before."""
     made = set()
     for entry in entries:
-        windows = windows_of(entry, ticks[-1])
+        windows = windows_of(entry, ticks[0], ticks[-1])
         if entry["catch_up"] == "latest":
             windows = latest_by_tick(windows, ticks)
         made |= {(entry["name"], window) for window in windows}
     return made
 
 
-def windows_of(entry: dict, until: datetime) -> list[datetime]:
+def windows_of(entry: dict, after: datetime, until: datetime) -> list[datetime]:
     if "cron" in entry:
-        return public.windows(entry["cron"], entry["timezone"], after=START, until=until)
+        return public.windows(entry["cron"], entry["timezone"], after=after, until=until)
     period = parse_duration(entry["every"])
-    first = START + period - timedelta(seconds=START.timestamp() % period.total_seconds())
+    first = after + period - timedelta(seconds=after.timestamp() % period.total_seconds())
     return [first + n * period for n in range((until - first) // period + 1)]
 
 
@@ -96,7 +98,7 @@ def latest_by_tick(windows: list[datetime], ticks: list[datetime]) -> Iterable[d
 
 
 VARIANTS = {
-    "a tick every minute": (every(1), 1),
+    "a tick every minute": (every(1, *NIGHT), 1),
     "a tick every five minutes": (every(5), 1),
     "two overlapping ticks every five minutes": (every(5), 2),
     "a tick every five minutes and three hours without": (

@@ -1,19 +1,24 @@
-"""How long a failed job waits before its next attempt."""
+"""How long things take, as people write it; and how long a failed job waits before its next attempt."""
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass
+import re
+from datetime import date, time, timedelta
+from typing import Any
+
+import msgspec
 
 from .errors import ConfigurationError
 
 JITTER = 0.2
 LONGEST_WAIT = 3650 * 86_400.0
 """Seconds: ten years."""
+DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """Exponential by default: `base` x `factor`^(failures - 1) seconds, at most `cap`; or an explicit `ladder`.
 
     >>> [Backoff().before_jitter(failures) for failures in range(1, 6)]
@@ -49,3 +54,30 @@ class Backoff:
         """
         spread = random.Random(job_id << 8 | failures & 0xFF).uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return self.before_jitter(failures) * spread
+
+
+def parse_duration(value: str | int) -> timedelta:
+    """A positive duration: "90s", "10m", "1h30m", "2d", or a whole number of seconds.
+
+    >>> parse_duration("1h30m")
+    datetime.timedelta(seconds=5400)
+    """
+    seconds = value if type(value) is int else 0
+    if isinstance(value, str) and (match := DURATION.fullmatch(value)):
+        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    if not 0 < seconds <= LONGEST_WAIT:
+        raise ConfigurationError(
+            f'{shown(value)} is not a duration: write "90s", "10m", "1h30m", "2d" or a positive whole number of seconds'
+        )
+    return timedelta(seconds=seconds)
+
+
+def shown(value: Any) -> str:
+    """A TOML value as its author wrote it, or nearly."""
+    if isinstance(value, dict | list):
+        return "a table" if isinstance(value, dict) else "a list"
+    if isinstance(value, date | time):
+        return value.isoformat()
+    shown = json.dumps(value, default=str)
+    return shown if len(shown) <= 80 else f"{shown[:76]}..."

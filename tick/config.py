@@ -21,7 +21,7 @@ LONGEST_BUDGET = 6 * 3600.0
 HEARTBEATS = ("url", "start", "ok", "fail")
 
 _NAMED = "TICK_SECRET_"
-_TARGET = re.compile(
+_TARGET = (
     r"(?P<range>[0-9a-f.:]+/[0-9]+|[0-9a-f]*:[0-9a-f.]*:[0-9a-f.:]*)"
     r"|(?P<host>\[[0-9a-f.:]+\]|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*)(?::(?P<port>[0-9]{1,5}))?"
 )
@@ -362,7 +362,7 @@ def parse_target(text: str) -> tuple[str, int | None]:
     """
     from ipaddress import ip_address, ip_network
 
-    match = _TARGET.fullmatch(text.lower())
+    match = re.fullmatch(_TARGET, text.lower())
     if match is None or not 1 <= int(match["port"] or 1) <= 65_535:
         raise ValueError(f"{text!r} is not a host, host:port, *.suffix, address or range such as 10.0.0.0/8")
     port = int(match["port"]) if match["port"] else None

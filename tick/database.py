@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Callable
@@ -224,10 +223,12 @@ class Migration:
     """One numbered file of migrations/."""
 
     def __init__(self, path: Path) -> None:
+        from hashlib import sha256
+
         self.number = int(path.name.split("_")[0])
         self.name = path.stem
         self.text = path.read_text(encoding="utf-8")
-        self.checksum = hashlib.sha256(self.text.encode()).hexdigest()
+        self.checksum = sha256(self.text.encode()).hexdigest()
 
     def body(self, schema: str) -> str:
         """The statements between the file's own `begin;` and `commit;`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import importlib
 import inspect
 import logging
@@ -41,8 +40,8 @@ R = TypeVar("R")
 MAX_ATTEMPTS = 5
 NO_MODULES = 'there are none: name your modules in pyproject.toml, [tool.tick] modules = ["jobs"], or in TICK_MODULES'
 _INSTALLED = {".venv", "venv", "site-packages"}
-BUILT_IN = ("alert_job", "http_job", "sql_job")
-"""The modules of this package whose handlers every registry has."""
+BUILT_IN = {"http": "http_job", "sql": "sql_job", "tick.alert": "alert_job", "tick.callback": "http_job"}
+"""The types of this package, and the module of each, imported when the handler is first asked for."""
 ExceptionType = type[BaseException]
 T = TypeVar("T")
 
@@ -316,14 +315,14 @@ class Handler(Generic[P, Q, R]):
 
 
 class Registry:
-    """The handlers that a process has, by type."""
+    """The handlers that a process has, by type; of those that are not imported yet, the module."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler[..., ..., Any]] = {}
+        self._handlers: dict[str, Handler[..., ..., Any] | str] = {}
         self.middleware: list[Middleware] = []
 
     def __iter__(self) -> Iterator[Handler[..., ..., Any]]:
-        return iter(self._handlers.values())
+        return iter([self._brought(type) for type in list(self._handlers)])
 
     def __contains__(self, type: object) -> bool:
         return type in self._handlers
@@ -336,33 +335,59 @@ class Registry:
     @property
     def limits(self) -> list[Limit]:
         """The limits that handlers have."""
-        return [limit for handler in self if (limit := handler.limit)]
+        return [limit for handler in self._imported if (limit := handler.limit)]
 
     @property
     def defaults(self) -> list[dict[str, Any]]:
         """What handlers say of their jobs, for producers that do not have them: rows of `tick.defaults`."""
         return [
             {"type": handler.type, "priority": handler.priority, "strict_key": handler.key_order == "strict"}
-            for handler in self
+            for handler in self._imported
             if handler.priority or handler.key_order == "strict"
         ]
 
+    @property
+    def _imported(self) -> list[Handler[..., ..., Any]]:
+        """All but the built-in ones that nobody has asked for: those have no limits, no defaults and no time-outs."""
+        return [handler for handler in self._handlers.values() if isinstance(handler, Handler)]
+
     def add(self, handler: Handler[..., ..., Any]) -> None:
         """Register a handler. Raises DuplicateHandler when another function has its type."""
-        known = self._handlers.get(handler.type)
-        if known is not None and known.source != handler.source:
-            raise DuplicateHandler(handler.type, known.source, handler.source)
+        known = self._handlers.get(handler.type, handler)
+        if known != handler.function.__module__:
+            source = (known if isinstance(known, Handler) else self._brought(handler.type)).source
+            if source != handler.source:
+                raise DuplicateHandler(handler.type, source, handler.source)
         self._handlers[handler.type] = handler
+
+    def add_later(self, type: str, module: str) -> None:
+        """Register the handler that this module adds when it is imported, unless it has been."""
+        if module not in sys.modules:
+            self._handlers.setdefault(type, module)
+
+    def _brought(self, type: str) -> Handler[..., ..., Any]:
+        """The handler of a known type, its module imported."""
+        handler = self._handlers[type]
+        if isinstance(handler, str):
+            importlib.import_module(handler)
+            return self._brought(type)
+        return handler
 
     def get(self, type: str) -> Handler[..., ..., Any]:
         """The handler of a type. Raises UnknownJobType, with the nearest type."""
-        try:
-            return self._handlers[type]
-        except KeyError:
-            if not self._handlers:
-                raise UnknownJobType(type, hint=NO_MODULES) from None
-            nearest = difflib.get_close_matches(type, self._handlers, 1)
-            raise UnknownJobType(type, hint=f"did you mean {nearest[0]!r}?" if nearest else "") from None
+        if type in self._handlers:
+            return self._brought(type)
+        if not self._handlers:
+            raise UnknownJobType(type, hint=NO_MODULES)
+        from difflib import get_close_matches
+
+        nearest = get_close_matches(type, self._handlers, 1)
+        raise UnknownJobType(type, hint=f"did you mean {nearest[0]!r}?" if nearest else "")
+
+    def timeout(self, type: str) -> float | None:
+        """How long an attempt of a known type may take, in seconds, if its handler says so."""
+        handler = self._handlers[type]
+        return handler.timeout if isinstance(handler, Handler) else None
 
     def check(self, budget: float) -> None:
         """Look at every signature and time-out, so that what cannot work is an error at start.
@@ -370,7 +395,7 @@ class Registry:
         Raises ConfigurationError with every problem, among them a time-out that no budget can hold.
         """
         problems = []
-        for handler in self:
+        for handler in self._imported:
             try:
                 handler.parameters.fit  # noqa: B018 - reading it builds the type that payloads are checked against
             except (ConfigurationError, TypeError) as error:
@@ -583,8 +608,8 @@ def load(modules: Iterable[str], root: Path) -> Registry:
     """
     if str(root) not in sys.path:
         sys.path.insert(0, str(root))
-    for name in BUILT_IN:
-        importlib.import_module(f".{name}", __package__)
+    for type, name in BUILT_IN.items():
+        registry.add_later(type, f"{__package__}.{name}")
     for name in modules:
         try:
             importlib.import_module(name)

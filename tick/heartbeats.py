@@ -28,9 +28,9 @@ MOST_READ = 64 * 1024
 Moment = Literal["start", "ok", "fail"]
 
 _UUID = "[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
-_HEALTHCHECKS = re.compile(rf"/{_UUID}/?|.*/ping/(?:{_UUID}|[\w-]{{22}}/[\w-]+)/?")
+_HEALTHCHECKS = rf"/{_UUID}/?|.*/ping/(?:{_UUID}|[\w-]{{22}}/[\w-]+)/?"
 """https://ping.example.com/<uuid>, https://example.com/ping/<uuid>, https://example.com/ping/<ping key>/<slug>."""
-_SENTRY = re.compile(r".*/api/[0-9]+/cron/[^/]+/[^/]+/?")
+_SENTRY = r".*/api/[0-9]+/cron/[^/]+/[^/]+/?"
 
 logger = logging.getLogger("tick")
 
@@ -60,10 +60,10 @@ def _understood(url: str, tick: str) -> dict[Moment, str]:
     if parts.hostname == "cronitor.link":
         states: dict[Moment, str] = {"start": "run", "ok": "complete", "fail": "fail"}
         return {moment: _with(parts, state=state, series=tick) for moment, state in states.items()}
-    if _SENTRY.fullmatch(parts.path):
+    if re.fullmatch(_SENTRY, parts.path):
         states = {"start": "in_progress", "ok": "ok", "fail": "error"}
         return {moment: _with(parts, status=state, check_in_id=tick) for moment, state in states.items()}
-    if parts.hostname == "hc-ping.com" or _HEALTHCHECKS.fullmatch(parts.path):
+    if parts.hostname == "hc-ping.com" or re.fullmatch(_HEALTHCHECKS, parts.path):
         path = parts.path.rstrip("/")
         paths: dict[Moment, str] = {"start": f"{path}/start", "ok": path, "fail": f"{path}/fail"}
         return {moment: _with(parts._replace(path=path), rid=tick) for moment, path in paths.items()}

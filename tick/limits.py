@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import msgspec
+
+from .backoff import parse_duration
 from .errors import ConfigurationError
-from .schedules import parse_duration
 
 MOST = 1_000_000
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86400}
-_RATE = re.compile(r"(\d{1,7})\s*/\s*(?:(second|minute|hour|day)|((?:\d{1,9}[dhms])+))", re.ASCII)
+_RATE = r"(\d{1,7})\s*/\s*(?:(second|minute|hour|day)|((?:\d{1,9}[dhms])+))"
 
 
 class Rate(NamedTuple):
@@ -24,7 +25,7 @@ class Rate(NamedTuple):
 
 def parse_rate(text: object) -> Rate:
     """A rate such as "100/minute" or "5/10s". Raises ConfigurationError for anything else."""
-    match = _RATE.fullmatch(text.strip()) if isinstance(text, str) else None
+    match = re.fullmatch(_RATE, text.strip(), re.ASCII) if isinstance(text, str) else None
     if match is None or not 1 <= int(match[1]) <= MOST:
         raise ConfigurationError(
             f"{text!r} is not a rate: write a number, a slash, and second, minute, hour, day or a duration:"
@@ -41,8 +42,7 @@ def check_concurrency(value: object) -> int:
     return value
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(msgspec.Struct, frozen=True):
     """What holds for the jobs of a type, or for those whose key begins with a prefix: all of them together.
 
     Attributes:

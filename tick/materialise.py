@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import alerts, schedules, schedules_file
 from .config import Settings
 from .errors import ConfigurationError, UnknownJobType
 from .handlers import Registry
 from .limits import Limit
 from .queue import Configuration, DueEntry, Plans
-from .schedules import Due, Schedule
-from .schedules_file import Contents
+
+# What schedules are read and evaluated with is imported where one is: most ticks have none that is due.
+if TYPE_CHECKING:
+    from .schedules import Due, Schedule
+    from .schedules_file import Contents
 
 MOST_WINDOWS = 5000
 """Windows after which no other entry is evaluated for the same exchange; it may hold one entry's more."""
@@ -30,14 +31,18 @@ def fingerprint(settings: Settings, registry: Registry) -> str | None:
     path, house = settings.schedules_path, [dict(settings.alerts), dict(settings.retention)]
     if not path.exists() and not (registry.limits or registry.defaults or any(house)):
         return None
+    from hashlib import sha256
+
     said = [registry.types, [limit.row(from_file=False) for limit in registry.limits], registry.defaults, house]
     content = path.read_bytes() if path.exists() else b""
-    return hashlib.sha256(content + json.dumps(said, default=str).encode()).hexdigest()[:32]
+    return sha256(content + json.dumps(said, default=str).encode()).hexdigest()[:32]
 
 
 def configuration(settings: Settings, registry: Registry, budget: float) -> Configuration:
     """What the project's file, its settings and its handlers say. Raises ConfigurationError for what cannot be run."""
-    path, contents = settings.schedules_path, schedules_file.read_project(settings)
+    from .schedules_file import read_project
+
+    path, contents = settings.schedules_path, read_project(settings)
     problems = check(contents.schedules, registry, budget)
     if problems:
         raise ConfigurationError("\n  ".join([f"{path.name}: schedules that cannot run:", *problems]))
@@ -57,7 +62,9 @@ def _chores(contents: Contents, settings: Settings) -> list[dict[str, Any]]:
     kept = {name: each.total_seconds() if name != "count" else each for name, each in contents.retention.items()}
     rows = [{"name": "prune", "settings": kept, "from_file": kept.keys() != settings.retention.keys()}]
     if contents.alerts:
-        told = {"name": "watch", "settings": alerts.chore_settings(contents.alerts)}
+        from .alerts import chore_settings
+
+        told = {"name": "watch", "settings": chore_settings(contents.alerts)}
         rows.append(told | {"from_file": contents.alerts.keys() != settings.alerts.keys()})
     return rows
 
@@ -91,11 +98,13 @@ def plan(file: str, due: Iterable[DueEntry], now: datetime) -> Plans:
 
     It ends after five thousand windows: a long outage of many schedules is made good exchange by exchange.
     """
+    from . import schedules
+
     plans = Plans(file)
     for entry in due:
         if len(plans.windows) >= MOST_WINDOWS:
             break
-        schedule = Schedule.from_body(entry.schedule, entry.body)
+        schedule = schedules.Schedule.from_body(entry.schedule, entry.body)
         _add(plans, entry, schedule, schedules.due(schedule, entry.cursor, now, paused=entry.paused))
     return plans
 
@@ -118,11 +127,13 @@ def _add(plans: Plans, entry: DueEntry, schedule: Schedule, due: Due) -> None:
 
 
 def _window(schedule: Schedule, window: datetime) -> dict[str, Any]:
+    from .schedules import spread_offset
+
     return {
         "schedule": schedule.name,
         "type": schedule.type,
         "window": window,
-        "run_at": window + schedules.spread_offset(schedule),
+        "run_at": window + spread_offset(schedule),
         "payload": schedule.payload,
         "priority": schedule.priority,
         "key": schedule.key,

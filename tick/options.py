@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from .backoff import LONGEST_WAIT
+from .backoff import LONGEST_WAIT, parse_duration
 from .errors import ConfigurationError, InvalidPayload
 from .jobs import NewJob
-from .schedules import parse_duration
 
 Duration = str | float | timedelta
 KEY_ORDERS = ("loose", "strict")

@@ -341,7 +341,7 @@ class Tick:
         more = self.places.unlocked or (self.lanes_unseen and self.places.free() > 0)
         if self.drained and not more and time.monotonic() < self.room_at:
             return False
-        return len(self.places.buffer) <= self.prefetch() // 2 and self.wanted().limit > 0
+        return len(self.places.buffer) <= self.prefetch() and self.wanted().limit > 0
 
     def room_comes(self) -> bool:
         """Whether a rate has room again so soon that the tick stays for it, and has time for a job then."""
@@ -426,7 +426,7 @@ class Tick:
         self.report.claimed += len(jobs)
         self.places.start_by |= {job.id: asked + LIMITED_START for job in jobs if job.lane}
         self.places.hold(jobs)
-        self.places.low_water = self.prefetch() // 2
+        self.places.low_water = self.prefetch()
         self.drained = len(jobs) < wanted.limit and not any(job.losses for job in jobs)
         self.lanes_unseen = self.limited and wanted.free == 0
 

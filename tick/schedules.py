@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date, datetime, time, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
 
-from .backoff import LONGEST_WAIT
 from .cron import EPOCH, Cron, zone
-from .errors import ConfigurationError
 
-DURATION = re.compile(r"(?:(\d{1,9})d)?(?:(\d{1,9})h)?(?:(\d{1,9})m)?(?:(\d{1,9})s)?", re.ASCII)
 LATE_AFTER = timedelta(minutes=10)
 """`catch_up = "none"` still makes a window that is no older: no tick is quite on time."""
 MOST_COUNTED = 10_000
@@ -189,33 +185,3 @@ def _moved(schedule: Schedule, now: datetime | None) -> list[str]:
         for window in Cron.parse(schedule.cron).moved(where, now, now + _YEAR)
         for local in [window.astimezone(where)]
     ]
-
-
-# --- Durations -----------------------------------------------------------------------------------
-
-
-def parse_duration(value: str | int) -> timedelta:
-    """A positive duration: "90s", "10m", "1h30m", "2d", or a whole number of seconds.
-
-    >>> parse_duration("1h30m")
-    datetime.timedelta(seconds=5400)
-    """
-    seconds = value if type(value) is int else 0
-    if isinstance(value, str) and (match := DURATION.fullmatch(value)):
-        days, hours, minutes, rest = (int(part or 0) for part in match.groups())
-        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
-    if not 0 < seconds <= LONGEST_WAIT:
-        raise ConfigurationError(
-            f'{shown(value)} is not a duration: write "90s", "10m", "1h30m", "2d" or a positive whole number of seconds'
-        )
-    return timedelta(seconds=seconds)
-
-
-def shown(value: Any) -> str:
-    """A TOML value as its author wrote it, or nearly."""
-    if isinstance(value, dict | list):
-        return "a table" if isinstance(value, dict) else "a list"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    shown = json.dumps(value, default=str)
-    return shown if len(shown) <= 80 else f"{shown[:76]}..."

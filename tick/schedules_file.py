@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 
 from . import alerts, payloads
 from .alerts import Rules
+from .backoff import DURATION, parse_duration, shown
 from .config import Settings
 from .cron import Cron, zone
 from .errors import ConfigurationError, SchedulesFileError
 from .limits import MOST, Limit, Rate, parse_rate
 from .options import URL
-from .schedules import DURATION, Schedule, parse_duration, shown
+from .schedules import Schedule
 
 MOST_BYTES = 4 * 1024 * 1024
 MOST_SCHEDULES = 20_000

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from weakref import WeakKeyDictionary
 
 import psycopg
 import pytest
@@ -144,11 +145,11 @@ class TestPages:
         """Give each prune the time for so many pages."""
 
         def give(count: int) -> None:
-            given: dict[int, int] = {}
+            given: WeakKeyDictionary[retention._Work, int] = WeakKeyDictionary()
 
-            def has_time(work) -> bool:
-                given[id(work)] = given.get(id(work), 0) + 1
-                return given[id(work)] <= count
+            def has_time(work: retention._Work) -> bool:
+                given[work] = given.get(work, 0) + 1
+                return given[work] <= count
 
             monkeypatch.setattr(retention._Work, "has_time", has_time)
 

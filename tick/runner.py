@@ -10,6 +10,7 @@ import os
 import queue
 import threading
 import traceback
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import dropwhile
 from pathlib import Path
@@ -40,6 +41,8 @@ class Threads:
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._ended: deque[tuple[asyncio.Future[Any], Any, BaseException | None]] = deque()
+        self._telling = False
         self._idle = 0
         self._lock = threading.Lock()
 
@@ -54,9 +57,12 @@ class Threads:
                 result, error = context.run(function), None
             except BaseException as raised:  # noqa: BLE001 - whatever it raised is the job's failure, SystemExit too
                 result, error = None, raised
+            self._ended.append((future, result, error))
             with self._lock:
                 self._idle += 1
-            _call_loop(loop, _resolve, future, result, error)
+                tell, self._telling = not self._telling, True
+            if tell:
+                _call_loop(loop, self._tell)
 
         with self._lock:
             start = self._idle == 0
@@ -65,6 +71,13 @@ class Threads:
         if start:
             threading.Thread(target=self._serve, name="tick-handler", daemon=True).start()
         return await future
+
+    def _tell(self) -> None:
+        """Resolve what has ended; all of it at once, since to wake the loop costs more than a small function."""
+        with self._lock:
+            self._telling = False
+        while self._ended:
+            _resolve(*self._ended.popleft())
 
     def _serve(self) -> None:
         while True:

@@ -65,7 +65,7 @@ class Peer:
         """What to put before ACTION; installs the peer on first use. Raises NotMeasured."""
         try:
             return self._command()
-        except install.NotInstalled as error:
+        except (install.NotInstalled, OSError) as error:
             raise NotMeasured(f"not installed: {error}") from None
 
     def _command(self) -> list[str]:

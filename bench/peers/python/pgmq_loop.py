@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 import psycopg
-from protocol import Options, payload, serve
+from protocol import Options, payload, serve  # type: ignore[import-not-found]
 from psycopg.types.json import Jsonb
 
 QUEUE = "noop"
@@ -31,7 +31,7 @@ def connect(url: str) -> psycopg.Connection[Any]:
     return psycopg.connect(url, autocommit=True)
 
 
-def setup(url: str, options: Options) -> None:
+def setup(url: str, _options: Options) -> None:
     """Make the tables, from the SQL that its Python package carries."""
     with connect(url) as connection:
         connection.execute((files("pgmq") / "sql" / "pgmq.sql").read_bytes())
@@ -92,7 +92,7 @@ def enqueue(url: str, options: Options) -> dict[str, float]:
         return {"seconds": time.perf_counter() - started}
 
 
-def once(url: str, options: Options) -> None:
+def once(url: str, _options: Options) -> None:
     """Handle what is there and exit."""
     with connect(url) as connection:
         loop(connection, 1)

@@ -34,18 +34,19 @@ def handle_in_thread(user_id: int, template: str, audience: str, sleep: float = 
         time.sleep(sleep)
 
 
-send: Handler[..., ..., None] = Handler(handle, TYPE)
-FUNCTIONS: dict[str, Handler[..., ..., None]] = {"async": send, "def": Handler(handle_in_thread, TYPE)}
+send: Handler[..., ..., Any] = Handler(handle, TYPE)
+FUNCTIONS: dict[str, Handler[..., ..., Any]] = {"async": send, "def": Handler(handle_in_thread, TYPE)}
 
 
 def setup(url: str, _options: Options) -> None:
-    """Make the tables."""
+    """Make the tables, and run the first tick, which does what a day's first tick does beside its jobs."""
 
     async def migrate() -> None:
         async with database.connect(url) as connection:
             await database.migrate(connection)
 
     asyncio.run(migrate())
+    drain(url, {})
 
 
 def fill(url: str, options: Options) -> None:

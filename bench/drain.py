@@ -23,7 +23,7 @@ SLOW = 20_000
 """A peer that is given fewer jobs than so many takes part in few rounds."""
 FEW_ROUNDS = 3
 QUICK_PART = 20
-"""One by so many of a peer's jobs are enough to see that it runs."""
+"""One by so many of a slow peer's jobs are enough to see that it runs."""
 GOALS = {"graphile-worker": 1.0, "pgqueuer": 3.5, "procrastinate": 60.0}
 """Times a peer at its best."""
 
@@ -49,7 +49,7 @@ def _settings(concurrency: int, batch_size: int) -> dict[str, Any]:
 def theirs(peer: Peer, config: str, args: argparse.Namespace) -> Contender:
     """A peer with so many jobs as it does in a few seconds."""
     usual = min(args.jobs, peer.jobs if config == "best" else peer.default_jobs)
-    jobs = max(1, usual // QUICK_PART) if args.quick else usual
+    jobs = max(1, usual // QUICK_PART) if args.quick and usual < min(SLOW, args.jobs) else usual
     rounds = 1 if args.quick else FEW_ROUNDS if usual < SLOW else None
     name = peer.name if config == "best" else f"{peer.name}, defaults"
     return Contender(name, peer, jobs, options={"config": config}, rounds=rounds)

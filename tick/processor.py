@@ -341,7 +341,7 @@ class Tick:
         more = self.places.unlocked or (self.lanes_unseen and self.places.free() > 0)
         if self.drained and not more and time.monotonic() < self.room_at:
             return False
-        return len(self.places.buffer) <= self.prefetch() and self.wanted().limit > 0
+        return len(self.places.buffer) <= self.low_water() and self.wanted().limit > 0
 
     def room_comes(self) -> bool:
         """Whether a rate has room again so soon that the tick stays for it, and has time for a job then."""
@@ -357,6 +357,13 @@ class Tick:
             return self.settings.concurrency
         seconds = min(PREFETCH, max(0.0, self.clock.remaining()))
         return int(min(self.settings.batch_size, self.settings.concurrency * seconds / mean))
+
+    def low_water(self) -> int:
+        """With how few held jobs more are asked for: the database finds the next ones while these run.
+
+        Nobody knows how long those of the first claim take, until one of them has ended.
+        """
+        return self.prefetch() if self.places.durations.mean else self.settings.concurrency // 2
 
     def wanted(self) -> Wanted:
         """What to claim now: what can start, and a little more; nothing while a suspect is in flight."""
@@ -426,7 +433,7 @@ class Tick:
         self.report.claimed += len(jobs)
         self.places.start_by |= {job.id: asked + LIMITED_START for job in jobs if job.lane}
         self.places.hold(jobs)
-        self.places.low_water = self.prefetch()
+        self.places.low_water = self.low_water()
         self.drained = len(jobs) < wanted.limit and not any(job.losses for job in jobs)
         self.lanes_unseen = self.limited and wanted.free == 0
 

@@ -17,6 +17,9 @@ from . import NotMeasured, Peer
 WARM_UP = 10
 """The part of the jobs that a round which does not count has: one by so many."""
 
+SHORT = 1.0
+"""Seconds: a shorter run is mostly its start, and says nothing beside one of another number of jobs."""
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -168,4 +171,7 @@ def goal(question: str, least: float, mine: Result, theirs: Result | None, again
         return Verdict(question, wanted, "not asked for", None)
     if missing := mine.missing or theirs.missing:
         return Verdict(question, wanted, f"not measured: {missing}", None)
+    fewer, more = sorted((mine, theirs), key=lambda result: result.contender.jobs)
+    if fewer.contender.jobs < more.contender.jobs and min(fewer.seconds) < SHORT:
+        return Verdict(question, wanted, f"not judged: {fewer.contender.jobs:,} jobs are too few beside more", None)
     return at_least(question, least, against, mine.ratio(theirs))

@@ -1,12 +1,12 @@
-"""What the questions of the benchmark have in common: a command line, a private server, an answer and the goals in it."""
+"""What the questions of the benchmark have in common: a command line, a private server, an answer with its goals."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,7 +79,8 @@ class Question:
         known = clusters.facts()
         print(" · ".join(f"{name} {value}" for name, value in known.items()))
         try:
-            results = [self.answer(server, args) for server in servers(args.postgres)]
+            with closing(servers(args.postgres)) as started_ones:
+                results = [self.answer(server, args) for server in started_ones]
         except KeyboardInterrupt:
             sys.exit(130)
         if args.json:
@@ -97,7 +98,7 @@ class Question:
 _MARKS = {True: "met    ", False: "NOT MET", None: "told   "}
 
 
-def servers(versions: list[str]) -> Iterator[Server]:
+def servers(versions: list[str]) -> Generator[Server]:
     """A server of each version that is installed, one after the other."""
     for version in versions:
         programs = clusters.binaries(version)

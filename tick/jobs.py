@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -76,54 +75,47 @@ class NewJob(NamedTuple):
         return given | {"payload": msgspec.Raw(self.payload)}
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """Why an attempt did not succeed: one line, and the traceback, both bounded and safe to store."""
 
     message: str
     traceback: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The handler returned. `result` is JSON or None; `follow_ups` are enqueued in the same transaction."""
 
     result: bytes | None = None
-    follow_ups: list[NewJob] = field(default_factory=list)
+    follow_ups: list[NewJob] = msgspec.field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class Retried:
+class Retried(msgspec.Struct, frozen=True):
     """The handler failed and the job is pending again after `delay` seconds."""
 
     delay: float
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Dead:
+class Dead(msgspec.Struct, frozen=True):
     """The handler failed for the last time."""
 
     failure: Failure
 
 
-@dataclass(frozen=True, slots=True)
-class Snoozed:
+class Snoozed(msgspec.Struct, frozen=True):
     """The handler asked to be run again later, which is no failure."""
 
     until: datetime | None
     delay: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Released:
+class Released(msgspec.Struct, frozen=True):
     """Pending again, through no fault of the job's; `cut` when it had started and the tick's deadline ended it."""
 
     cut: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Cancelled:
+class Cancelled(msgspec.Struct, frozen=True):
     """Somebody cancelled the job while it ran, and it has stopped."""
 
 

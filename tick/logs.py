@@ -44,9 +44,9 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 """What every record or line has; whatever else is on a record is a field."""
 _FOR_TERMINALS = {"color_message"}
 """What uvicorn puts on its records: the message once more."""
-_ASKED = re.compile(r"\?.*|(?<=/dashboard/replay/).+", re.DOTALL)
-_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_ROW_VALUES = re.compile(r"\b(?:DETAIL|CONTEXT|LINE [0-9]+): [^\n]*(?:\n +\^)?")
+_ASKED = r"(?s)\?.*|(?<=/dashboard/replay/).+"
+_UNPRINTABLE = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+_ROW_VALUES = r"\b(?:DETAIL|CONTEXT|LINE [0-9]+): [^\n]*(?:\n +\^)?"
 """Where Postgres echoes a row or a statement, on lines after its message; here they may have been joined to one."""
 
 
@@ -60,7 +60,7 @@ class Redaction:
         """Without secrets, and without what Postgres may echo of a row."""
         from .masking import mask_text
 
-        return mask_text(_ROW_VALUES.sub("", text).rstrip(), self._known)
+        return mask_text(re.sub(_ROW_VALUES, "", text).rstrip(), self._known)
 
     def value(self, value: dict[str, Any]) -> dict[str, Any]:
         """The same of fields."""
@@ -227,7 +227,7 @@ def configure(settings: Settings, *, tells_ticks: bool = False) -> None:
 def path_alone(record: logging.LogRecord) -> bool:
     """A filter of a server's access log: no line of it holds a query, or the token of a link that acts by itself."""
     if isinstance(record.args, tuple):
-        record.args = tuple(_ASKED.sub("", part) if isinstance(part, str) else part for part in record.args)
+        record.args = tuple(re.sub(_ASKED, "", part) if isinstance(part, str) else part for part in record.args)
     return True
 
 
@@ -264,11 +264,11 @@ def _json(line: dict[str, Any]) -> str:
     except (ValueError, TypeError, OverflowError, RecursionError):
         text = json.dumps({str(name): str(value) for name, value in line.items()})
     # JSON may hold what ends a line elsewhere, or moves a terminal's cursor.
-    return text if text.isascii() else _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return text if text.isascii() else re.sub(_UNPRINTABLE, lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def one_line(text: str) -> str:
     """A text whose control characters are escaped: it moves no cursor, and begins no line of its own."""
     if text.isprintable():
         return text
-    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return re.sub(_UNPRINTABLE, lambda found: found[0].encode("unicode_escape").decode(), text)

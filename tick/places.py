@@ -186,7 +186,7 @@ class Places:
         """Seconds that a job of this type must be given: its time-out, else what its history says, else the floor."""
         need = self._needs.get(type)
         if need is None:
-            budget, timeout = self.clock.budget, self.registry.get(type).timeout
+            budget, timeout = self.clock.budget, self.registry.timeout(type)
             expected = timeout or self.durations.expected(type) or min(FLOOR, budget / 10)
             # What was slow once must still find a tick that it may start in: a fresh one.
             need = self._needs[type] = min(expected, max(timeout or 0.0, budget * 0.8))

@@ -18,9 +18,10 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+
+import msgspec
 
 from . import chores, database, heartbeats, logs, materialise, runner, telemetry
 from .config import DEFAULT_BUDGET, GRACE, Settings
@@ -61,8 +62,7 @@ LAST_WORDS = 0.1
 """Seconds of the margin that are theirs even so, when the tick has used up all the rest."""
 
 
-@dataclass(slots=True)
-class Report:
+class Report(msgspec.Struct):
     """What a tick did. Counts of jobs, and `budget` and `used` in seconds.
 
     `released` jobs are pending again (not started, cut short, snoozed) or were cancelled; `stale` outcomes came too
@@ -84,7 +84,7 @@ class Report:
     used: float = 0.0
 
     def as_dict(self) -> dict[str, object]:
-        return asdict(self)
+        return msgspec.structs.asdict(self)
 
     def count(self, settled: dict[str, int], sent: int) -> None:
         """Add outcomes accepted, by what they count as, of so many that were sent."""

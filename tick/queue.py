@@ -7,7 +7,6 @@ import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple, assert_never
 
@@ -122,8 +121,7 @@ class Trigger(NamedTuple):
     scheduled_for: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """How many jobs to claim, and which: of these types, and none whose timeout is longer than `remaining` seconds.
 
     `alone` says that nothing is in flight, so that a suspect may be claimed, and then only that one.
@@ -142,8 +140,7 @@ class Wanted:
     """Whether to claim by how long jobs have waited, and not by their priority."""
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(msgspec.Struct, frozen=True):
     """What a tick tells the database of its project, under the content hash of its files and handlers.
 
     JSON-able rows for `sync`, `set_limits`, `set_defaults` and `set_chores`. `types` are those it has handlers for.
@@ -158,14 +155,13 @@ class Configuration:
     chores: list[dict[str, Any]]
 
 
-@dataclass(slots=True)
-class Plans:
+class Plans(msgspec.Struct):
     """Windows to make, for the entries of one file: JSON-able rows for the parameters of `materialise`."""
 
     file: str
-    plans: list[dict[str, Any]] = field(default_factory=list)
-    windows: list[dict[str, Any]] = field(default_factory=list)
-    skips: list[dict[str, Any]] = field(default_factory=list)
+    plans: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    windows: list[dict[str, Any]] = msgspec.field(default_factory=list)
+    skips: list[dict[str, Any]] = msgspec.field(default_factory=list)
 
 
 class Queue:
@@ -283,13 +279,14 @@ class Queue:
         records += self._tallies(stats)
         finish = Statement("close_tick", totals | {"tick": self.tick})
         try:
-            replies = await self._send_surely([*settles, *records, finish], outcomes, held, progress)
+            # What other ticks write too comes last, so that they wait for no more than the commit.
+            replies = await self._send_surely([*settles, finish, *records], outcomes, held, progress)
         except (*_UNWRITABLE, *_PASSING):
             if not (outcomes or progress):
                 raise
             counts = await self._settle_each(outcomes)
             return counts, (await self.close((), totals, types, held, stats=stats))[1]
-        return _counts(settles, replies), replies[-1].rows[0][0]
+        return _counts(settles, replies), replies[len(settles)].rows[0][0]
 
     def _tallies(self, stats: Sequence[dict[str, Any]]) -> list[Statement]:
         """Add to the statistics, under a number of its own, by which it is known when it is sent again."""

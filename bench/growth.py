@@ -27,7 +27,7 @@ from .flow import claim_params
 from .proxy import Proxy
 from .questions import Answer, Question, Server
 from .rounds import Contender, Sample, alternate
-from .schedules import DUE, Deployment
+from .schedules import DUE, SHORT, Deployment
 from .ticks import timed
 
 CLAIM = 100
@@ -179,7 +179,7 @@ def claimed(url: str) -> Sample:
 
 def schedules(server: Server, args: argparse.Namespace) -> Curves:
     """So many daily schedules, ten of which are due, or none."""
-    deployments = {count: Deployment(server.urls, count, DUE) for count in powers(10, args.schedules)}
+    deployments = {count: Deployment(server.urls, count, DUE, SHORT) for count in powers(10, args.schedules)}
     for each in deployments.values():
         each.tick()
     curves = Curves("With the schedules", "schedules", "milliseconds a tick", args.rounds)

@@ -17,6 +17,7 @@ from . import database, embedded, handlers, logs, platforms
 from .config import Settings
 from .errors import (
     ConfigurationError,
+    DatabaseUnavailable,
     InvalidPayload,
     InvalidTransition,
     JobNotFound,
@@ -78,8 +79,8 @@ async def migrate_now(settings: Settings) -> list[str]:
 
 
 def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any, Any, Any]]) -> Any:
-    """Run one coroutine function with a connection of its own."""
-    from psycopg.errors import UndefinedTable
+    """Run one coroutine function with a connection of its own. Raises DatabaseUnavailable where it cannot write."""
+    from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
 
     async def asking() -> Any:
         async with database.connect(settings.database_url or "") as connection:
@@ -87,6 +88,9 @@ def ask(settings: Settings, question: Callable[[AsyncConnection], Coroutine[Any,
                 return await question(connection)
             except UndefinedTable as error:
                 raise await database.not_migrated(connection, settings.schema) or error from None
+            except ReadOnlySqlTransaction as error:
+                text = f"the database cannot be written, as a replica cannot: {error.diag.message_primary}"
+                raise DatabaseUnavailable(text) from None
 
     return asyncio.run(asking())
 
@@ -205,7 +209,7 @@ def migrate(options: argparse.Namespace) -> int:
         names = [m.name for m in ask(settings, lambda c: database.pending(c, settings.schema))]
         print("\n".join(f"would apply {name}" for name in names) or "nothing to apply")
         return OK
-    names = asyncio.run(migrate_now(settings))
+    names = ask(settings, lambda connection: database.migrate(connection, settings.schema))
     print("\n".join(f"applied {name}" for name in names) or "nothing to apply")
     return OK
 

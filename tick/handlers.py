@@ -27,7 +27,7 @@ from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidP
 from .jobs import Job, NewJob
 from .limits import Limit, Rate, check_concurrency, parse_rate
 from .options import KEY_ORDERS, Duration, Given, Options, seconds
-from .payloads import Parameters, encode
+from .payloads import Parameters, encode, is_flat
 
 if TYPE_CHECKING:
     from .connections import Awaited, Blocking
@@ -297,8 +297,13 @@ class Handler(Generic[P, Q, R]):
     def new_job(self, payload: Mapping[str, Any]) -> NewJob:
         """The row for this payload. Raises InvalidPayload when it does not fit the parameters."""
         encoded = encode(self.type, payload)
-        self.parameters.fit(msgspec.json.decode(encoded))
-        return self.options.new_job(self.type, encoded, self.priority, self.key_order == "strict" or None)
+        self.parameters.fit(dict(payload) if is_flat(payload) else msgspec.json.decode(encoded))
+        return self._blank_job._replace(payload=encoded)
+
+    @cached_property
+    def _blank_job(self) -> NewJob:
+        """The row without its payload. Raises InvalidPayload for options that are out of bounds."""
+        return self.options.new_job(self.type, b"{}", self.priority, self.key_order == "strict" or None)
 
     @overload
     def enqueue(self, connection: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...

@@ -69,10 +69,12 @@ class NewJob(NamedTuple):
 
     def fields(self) -> dict[str, Any]:
         """What is given of it, ready to be written as JSON."""
-        given: dict[str, Any] = {name: value for name, value in self._asdict().items() if value is not None}
+        pairs = zip(self._fields, self, strict=True)
+        given: dict[str, Any] = {name: value for name, value in pairs if value is not None}
         if self.then is not None:
             given["then"] = [child.fields() for child in self.then]
-        return given | {"payload": msgspec.Raw(self.payload)}
+        given["payload"] = msgspec.Raw(self.payload)
+        return given
 
 
 class Failure(msgspec.Struct, frozen=True):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+import time
 
 from starlette.responses import RedirectResponse, Response
 
 from tick import keys, tokens
 from tick.calls import Call
 from tick.dashboard import sessions
-from tick.dashboard.desk import Desk
+from tick.dashboard.desk import Desk, Refusal
 from tick.dashboard.sessions import PASSWORD
 from tick.database import Statement
 from tick.keys import Caller
@@ -19,8 +21,34 @@ from tick.refusals import Refused
 WRONG_SECONDS = 1.0
 """How long who was wrong waits for the answer."""
 WRONG = "That is neither the dashboard's password nor a valid API key of the scope admin."
+TRIES, TRY_SECONDS = 30, 2.0
+"""How many wrong passwords may come at once, and after how long one more: `try_password` allows as many."""
 
 logger = logging.getLogger("tick")
+
+
+class Uncounted:
+    """Wrong passwords that the database has not counted, and cannot where it only reads: this process does."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+
+    def check(self, bucket: str) -> None:
+        """Raises Refusal when there were too many."""
+        wait = self._until.get(bucket, 0.0) - time.monotonic() - (TRIES - 1) * TRY_SECONDS
+        if wait > 0:
+            raise Refusal(429, "Too many tries", f"Wait {math.ceil(wait)} s, then try again.")
+
+    def add(self, bucket: str) -> None:
+        """One more."""
+        self._until[bucket] = max(time.monotonic(), self._until.get(bucket, 0.0)) + TRY_SECONDS
+
+    def remove(self, bucket: str) -> None:
+        """The database has counted one of them."""
+        self._until[bucket] -= TRY_SECONDS
+
+
+uncounted = Uncounted()
 
 
 async def ask(desk: Desk) -> Response:
@@ -79,12 +107,13 @@ async def _is_on(desk: Desk) -> bool:
 
 async def _recognise(desk: Desk, typed: str) -> Caller:
     """Who has given the password or the key. Raises Refused, and Refusal after too many tries."""
+    uncounted.check(_bucket(desk))
     if sessions.is_password(desk.settings, typed):
         await desk.read(Statement("try_password", {"caller": _bucket(desk)}, "dashboard_now"))
         return Caller(PASSWORD)
     caller = sessions.caller_of(desk.settings, typed)
     if caller is None:
-        await desk.change(Statement("count_try", {"caller": _bucket(desk)}, "dashboard_now"))
+        await _count_try(desk)
         raise Refused("unauthorized", "it was neither the password nor a key")
     call = Call(desk.settings, caller, "admin", desk.room)
     try:
@@ -92,6 +121,14 @@ async def _recognise(desk: Desk, typed: str) -> Caller:
     finally:
         await call.close()
     return caller
+
+
+async def _count_try(desk: Desk) -> None:
+    bucket = _bucket(desk)
+    # Before anything is awaited: of many tries at once each must be known to the next.
+    uncounted.add(bucket)
+    await desk.change(Statement("count_try", {"caller": bucket}, "dashboard_now"))
+    uncounted.remove(bucket)
 
 
 def _bucket(desk: Desk) -> str:

@@ -145,7 +145,16 @@ def costs(server: Server, args: argparse.Namespace) -> dict[str, Any]:
             sample = per_thousand(bench.url, work)
             if number:
                 samples[name].append(sample)
-    return {name: _told(name, taken) for name, taken in samples.items()} | {"idle": idle(bench.url)}
+    told = {name: _told(name, taken) for name, taken in samples.items()}
+    return told | {"idle": idle(bench.url), "kept": kept(server, args.jobs)}
+
+
+def kept(server: Server, jobs: int) -> float:
+    """Bytes on disk of a finished job, with its part of the indexes."""
+    with psycopg.connect(Bench(server.urls, "kept", history=jobs).url) as connection:
+        (size,) = connection.execute("select pg_total_relation_size('tick.jobs')").fetchone() or (0,)
+    print(f"  a finished job takes {size / jobs:.0f} bytes", flush=True)
+    return float(size / jobs)
 
 
 def idle(url: str) -> float:

@@ -40,6 +40,7 @@ IDLE = 10
 PRODUCERS = 2
 EVERY = 1.0
 """Seconds between the ticks of a process that ticks."""
+FINISHED = 50_000
 CREWS = (1, 2, 4)
 AT_ONCE = 4
 """Schemas that tick at once."""
@@ -146,15 +147,15 @@ def costs(server: Server, args: argparse.Namespace) -> dict[str, Any]:
             if number:
                 samples[name].append(sample)
     told = {name: _told(name, taken) for name, taken in samples.items()}
-    return told | {"idle": idle(bench.url), "kept": kept(server, args.jobs)}
+    return told | {"idle": idle(bench.url), "kept": kept(server)}
 
 
-def kept(server: Server, jobs: int) -> float:
+def kept(server: Server) -> float:
     """Bytes on disk of a finished job, with its part of the indexes."""
-    with psycopg.connect(Bench(server.urls, "kept", history=jobs).url) as connection:
+    with psycopg.connect(Bench(server.urls, "kept", history=FINISHED).url) as connection:
         (size,) = connection.execute("select pg_total_relation_size('tick.jobs')").fetchone() or (0,)
-    print(f"  a finished job takes {size / jobs:.0f} bytes", flush=True)
-    return float(size / jobs)
+    print(f"  a finished job takes {size / FINISHED:.0f} bytes", flush=True)
+    return float(size / FINISHED)
 
 
 def idle(url: str) -> float:

@@ -86,7 +86,7 @@ def attempt(settings: Settings, channel: str = "slack", message: Message = MESSA
     """How one attempt to tell ends."""
     (target,) = [target for target in alerts.targets(settings.alerts) if target.channel == channel]
     (new,) = alert_job.new_jobs([target], message)
-    row = {"id": 7, "type": "tick.alert", "payload": json.loads(new.payload), "attempt": 1, "failures": 0, "losses": 0, "cuts": 0,
+    row = {"id": 7, "type": "tick.alert", "payload": new.payload.decode(), "attempt": 1, "failures": 0, "losses": 0, "cuts": 0,
            "max_attempts": None, "timeout": None, "key": None, "schedule": None, "window": None, "priority": 0, "run_at": NOW}  # fmt: skip
     job = Job(**row | columns)
 
@@ -214,7 +214,7 @@ class TestSlack:
 
     def test_one_that_is_not_in_this_deployments_file_waits_for_one_that_knows_it(self, settings):
         (new,) = alert_job.new_jobs([Target("slack", "example.com #12345678")], MESSAGE)
-        message = failed(attempt(settings, payload=json.loads(new.payload)))
+        message = failed(attempt(settings, payload=new.payload.decode()))
         assert "slack = 'example.com #12345678' is not in the [alerts] of this deployment" in message
 
 

@@ -201,7 +201,7 @@ def settings(settings, server):
 
 def attempt(payload, handler=http_job.http, *, remaining: float = 50.0, tries: int = 1, **columns):
     """The outcome of an attempt at a job; of the last one, when there are several in one tick."""
-    row = {"id": 7, "type": handler.type, "payload": payload, "attempt": 1, "failures": 0, "losses": 0, "cuts": 0, "max_attempts": None,
+    row = {"id": 7, "type": handler.type, "payload": json.dumps(payload), "attempt": 1, "failures": 0, "losses": 0, "cuts": 0, "max_attempts": None,
            "timeout": None, "key": None, "schedule": None, "window": None, "priority": 0, "run_at": NOW}  # fmt: skip
     job = Job(**row | columns)
 
@@ -877,7 +877,7 @@ def test_a_call_that_is_cut_short_leaves_nothing_behind(server, configure):
 
     async def cut():
         shared = Shared(configuration["settings"])
-        job = Job(7, "http", {}, 1, 0, 0, 0, None, None, None, None, None, 0, NOW)
+        job = Job(7, "http", "{}", 1, 0, 0, 0, None, None, None, None, None, 0, NOW)
         context = Context(job, NOW, time.monotonic() + 50, Registry(), shared)
         call = asyncio.create_task(http_job.http(context, url=server.url, timeout=60))
         await asyncio.to_thread(factories.wait_until, lambda: server.requests)

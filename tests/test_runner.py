@@ -22,7 +22,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
 
 def a_job(**columns) -> Job:
-    row = {"id": 7, "type": "it", "payload": {}, "attempt": 1, "failures": 0, "losses": 0, "cuts": 0, "max_attempts": None, "timeout": None,
+    row = {"id": 7, "type": "it", "payload": "{}", "attempt": 1, "failures": 0, "losses": 0, "cuts": 0, "max_attempts": None, "timeout": None,
                "key": None, "schedule": None, "window": None, "priority": 0, "run_at": NOW}  # fmt: skip
     return Job(**row | columns)
 
@@ -67,14 +67,14 @@ class TestRun:
         def work(at: datetime, ctx: tick.Context, n: int = 5) -> None:
             seen.append((at, n, ctx.id))
 
-        assert run(work, payload={"at": "2026-03-01T00:00:00Z"}) == Done()
+        assert run(work, payload='{"at": "2026-03-01T00:00:00Z"}') == Done()
         assert seen == [(NOW, 5, 7)]
 
     def test_a_payload_that_does_not_fit_is_dead_without_a_call(self):
         def work(n: int) -> None:
             raise AssertionError
 
-        outcome = run(work, payload={"n": "x"})
+        outcome = run(work, payload='{"n": "x"}')
         assert isinstance(outcome, Dead)
         assert (
             outcome.failure.message

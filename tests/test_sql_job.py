@@ -46,7 +46,7 @@ def table(conn, configure):
 
 
 async def attempt_async(payload, remaining: float = 50.0):
-    job = Job(7, "sql", payload, 1, 0, 0, 0, None, None, None, None, None, 0, NOW)
+    job = Job(7, "sql", json.dumps(payload), 1, 0, 0, 0, None, None, None, None, None, 0, NOW)
     context = Context(job, NOW, time.monotonic() + remaining, Registry(), Shared(configuration["settings"]))
     return await runner.run(job, sql_job.sql, context, runner.Threads())
 

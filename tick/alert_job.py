@@ -97,7 +97,7 @@ def app(settings: Settings) -> str:
 async def send_now(settings: Settings, target: Target, message: Message) -> dict[str, Any]:
     """Tell one of them, outside of any tick. Raises as the job does."""
     at, shared = message.at, Shared(settings)
-    nobody = Job(0, alerts.ITSELF, {}, 1, 0, 0, 0, 1, None, None, None, None, 0, at)
+    nobody = Job(0, alerts.ITSELF, "{}", 1, 0, 0, 0, 1, None, None, None, None, 0, at)
     try:
         ctx = Context(nobody, at, time.monotonic() + MAIL_SECONDS, Registry(), shared)
         return await _tell(ctx, target, message, f"stopped_{at.timestamp():.0f}")

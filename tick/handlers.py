@@ -27,7 +27,7 @@ from .errors import ConfigurationError, DuplicateHandler, HandlerError, InvalidP
 from .jobs import Job, NewJob
 from .limits import Limit, Rate, check_concurrency, parse_rate
 from .options import KEY_ORDERS, Duration, Given, Options, seconds
-from .payloads import Parameters, encode, is_flat
+from .payloads import Parameters, encode
 
 if TYPE_CHECKING:
     from .connections import Awaited, Blocking
@@ -297,7 +297,7 @@ class Handler(Generic[P, Q, R]):
     def new_job(self, payload: Mapping[str, Any]) -> NewJob:
         """The row for this payload. Raises InvalidPayload when it does not fit the parameters."""
         encoded = encode(self.type, payload)
-        self.parameters.fit(dict(payload) if is_flat(payload) else msgspec.json.decode(encoded))
+        self.parameters.read(encoded)
         return self._blank_job._replace(payload=encoded)
 
     @cached_property

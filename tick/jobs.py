@@ -11,11 +11,11 @@ ATTEMPT_BITS = 20
 
 
 class Job(NamedTuple):
-    """A claimed row: the columns that `claim` returns, in its order. `timeout` is in seconds."""
+    """A claimed row: the columns that `claim` returns, in its order. `payload` is JSON, `timeout` is in seconds."""
 
     id: int
     type: str
-    payload: dict[str, Any]
+    payload: str
     attempt: int
     failures: int
     losses: int

@@ -83,10 +83,9 @@ class Parameters:
             kw_only=True,
             forbid_unknown_fields=not self.open,
         )
-        self._names = self._shape.__struct_fields__
-        self._allowed = frozenset(self._names)
-        self._required = frozenset(n for n in self._names if given[n].default is inspect.Parameter.empty)
-        _check_shape(self._shape, type)
+        self._allowed = frozenset(self._shape.__struct_fields__)
+        self._required = frozenset(n for n in self._allowed if given[n].default is inspect.Parameter.empty)
+        self._decoder = _decoder(self._shape, type)
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The payload of a call with these arguments. Raises InvalidPayload as the call would TypeError."""
@@ -104,19 +103,29 @@ class Parameters:
     def fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments for the handler, converted to its annotations. Raises InvalidPayload naming the field."""
         try:
-            shape = msgspec.convert(payload, self._shape)
+            return self._arguments(msgspec.convert(payload, self._shape), payload)
         except msgspec.ValidationError as error:
             raise InvalidPayload(self.type, str(error)) from None
-        arguments = {name: getattr(shape, name) for name in self._names}
+
+    def read(self, payload: str | bytes) -> dict[str, Any]:
+        """The same of a payload as JSON; one that cannot be decoded (1e5000, a nest of thousands) is invalid too."""
+        try:
+            shape = self._decoder.decode(payload)
+            return self._arguments(shape, msgspec.json.decode(payload) if self.open else {})
+        except (msgspec.DecodeError, RecursionError, ValueError) as error:
+            raise InvalidPayload(self.type, str(error)) from None
+
+    def _arguments(self, shape: msgspec.Struct, payload: Mapping[str, Any]) -> dict[str, Any]:
+        arguments = msgspec.structs.asdict(shape)
         if self.open:
             arguments |= {name: value for name, value in payload.items() if name not in arguments}
         return arguments
 
 
-def _check_shape(shape: Any, type: str) -> None:
-    """Look at the annotations now: msgspec would find out with the first payload that it cannot check one."""
+def _decoder(shape: Any, type: str) -> msgspec.json.Decoder[Any]:
+    """What reads such payloads; made now, or an annotation that it cannot check would be found with the first."""
     try:
-        msgspec.json.Decoder(shape)
+        return msgspec.json.Decoder(shape)
     except TypeError as error:
         raise HandlerError(
             f"the handler of {type!r} has an annotation that payloads cannot be checked by: {error}"

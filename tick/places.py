@@ -27,7 +27,7 @@ FLOOR = 1.0
 """Seconds that a type without a time-out or a history is taken to need."""
 STUBBORN = 0.75
 """Seconds that a cancelled handler has to end, before it is abandoned."""
-YIELD = 0.01
+YIELD = 0.002
 """Seconds of back-to-back handlers after which the loop gets a turn."""
 
 logger = logging.getLogger("tick")

@@ -522,11 +522,15 @@ def settlements(outcomes: Sequence[tuple[Job, Outcome]]) -> list[Statement]:
     Every exchange locks rows in the same order, so two that meet cannot deadlock.
     """
     kinds: dict[str, list[tuple[Job, Any]]] = {}
-    for job, outcome in sorted(outcomes):
-        kinds.setdefault(_transition(outcome), []).append((job, outcome))
+    for settled in sorted(outcomes, key=_id):
+        kinds.setdefault(_transition(settled[1]), []).append(settled)
     return [
         Statement(name.split("/")[0], _fences(settled) | _details(name, settled)) for name, settled in kinds.items()
     ]
+
+
+def _id(settled: tuple[Job, Any]) -> int:
+    return settled[0].id
 
 
 def _transition(outcome: Outcome) -> str:

@@ -78,7 +78,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
           and (j.timeout is null or least(j.timeout, make_interval(secs => %(longest)s)) < make_interval(secs => %(remaining)s))
           and (j.lane is null or tick.has_room(j.lane, j.key))
         order by j.run_at, j.id limit 1 for update skip locked))
-returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
+returning id, type, payload::text, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
           key, schedule, "window", priority, run_at, lane, inputs, traceparent,
           callback_url is not null or on_dead_url is not null or awaited or group_id is not null
 
@@ -109,7 +109,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
               select true from tick.jobs s where s.lease_expires_at is not null and s.tick_id = %(tick)s and s.losses > 0
                order by s.lease_expires_at limit 1), false))
         order by case when %(fair)s then 0 else priority end desc, run_at, id limit %(limit)s))
-returning id, type, payload, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
+returning id, type, payload::text, attempt, failures, losses, cuts, max_attempts, extract(epoch from timeout)::float8,
           key, schedule, "window", priority, run_at, lane, inputs, traceparent,
           callback_url is not null or on_dead_url is not null or awaited or group_id is not null
 

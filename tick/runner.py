@@ -137,7 +137,7 @@ async def run(
 
 
 async def _call(job: Job, handler: Handler[..., ..., Any], context: Context, threads: Threads) -> Any:
-    arguments = handler.parameters.fit(job.payload)
+    arguments = handler.parameters.read(job.payload)
     if handler.parameters.context is not None:
         arguments[handler.parameters.context] = context
     if handler.is_async:

@@ -275,20 +275,15 @@ def plan(conn: psycopg.Connection, statement: str, given: dict[str, Any]) -> str
     return "\n".join(row[0] for row in rows)
 
 
-READ_IT_ALL = {
-    never_analysed: {"claim", "open_tick", "release_unknown"},
-    of_when_all_was_due: {"open_tick", "close_tick"},
-}
-"""What is planned through the table in these states even so: once or twice in a tick, until the next `analyze`."""
-
-
 @pytest.mark.parametrize("known", [fresh, never_analysed, of_when_all_was_due], ids=lambda known: known.__name__)
 def test_no_statement_of_a_tick_is_planned_through_the_whole_table(conn, known):
     known(conn)
     ids = [id for (id,) in conn.execute("select id from tick.jobs where status = 'running' order by id")]
     for name in OF_THE_QUEUE:
         told = plan(conn, statements()[name], params(ids))
-        assert name in READ_IT_ALL.get(known, ()) or "Seq Scan on jobs" not in told, f"{name}\n{told}"
+        # The one exception is sent after a connection was lost, and to a table without statistics.
+        rare = (name, known) == ("release_unknown", never_analysed)
+        assert rare or "Seq Scan on jobs" not in told, f"{name}\n{told}"
 
 
 # Memory

@@ -154,7 +154,7 @@ update tick.jobs j set failures = failures + 1, lease_expires_at = null,
 
 -- name: bury  (running -> dead)
 update tick.jobs j set status = 'dead', failures = failures + 1, lease_expires_at = null, finished_at = tick.now(),
-       last_error = o.message,
+       last_error = o.message, fingerprint = tick.fingerprint(o.message),
        errors = (case when jsonb_array_length(errors) >= %(keep)s then errors - 0 else errors end) || jsonb_build_object(
            'attempt', attempt, 'at', tick.now(), 'error', o.message, 'traceback', o.traceback)
   from unnest(%(ids)s::bigint[], %(messages)s::text[], %(tracebacks)s::text[]) as o (id, message, traceback)
@@ -180,9 +180,7 @@ update tick.jobs set lease_expires_at = null, cuts = cuts + %(cut)s,
 -- name: release_unknown  (running -> pending)
 -- After a connection was lost in mid-exchange: what the lost reply had claimed.
 update tick.jobs set lease_expires_at = null, status = 'pending'
- where id = any(array(
-       select id from tick.jobs where lease_expires_at is not null and tick_id = %(tick)s order by lease_expires_at))
-   and not id = any(%(held)s)
+ where lease_expires_at is not null and tick_id = %(tick)s and not id = any(%(held)s)
 
 -- name: stop_cancelled  (running -> cancelled)
 update tick.jobs set status = 'cancelled', finished_at = tick.now(), lease_expires_at = null
@@ -199,6 +197,7 @@ update tick.jobs set losses = losses + 1, lease_expires_at = null, run_at = tick
        status = case when cancel_requested_at is not null then 'cancelled'
                      when losses + 1 >= %(most_losses)s then 'dead' else 'pending' end,
        finished_at = case when cancel_requested_at is not null or losses + 1 >= %(most_losses)s then tick.now() end,
+       fingerprint = tick.fingerprint(%(message)s),
        errors = (case when jsonb_array_length(errors) >= %(keep)s then errors - 0 else errors end) || jsonb_build_object(
            'attempt', attempt, 'at', tick.now(), 'error', %(message)s::text, 'traceback', '')
  where id = any(array(

@@ -27,7 +27,7 @@ from .flow import claim_params
 from .proxy import Proxy
 from .questions import Answer, Question, Server
 from .rounds import Contender, Sample, alternate
-from .schedules import DUE, SHORT, Deployment
+from .schedules import DUE, Deployment
 from .ticks import timed
 
 CLAIM = 100
@@ -178,8 +178,9 @@ def claimed(url: str) -> Sample:
 
 
 def schedules(server: Server, args: argparse.Namespace) -> Curves:
-    """So many daily schedules, ten of which are due, or none."""
-    deployments = {count: Deployment(server.urls, count, DUE, SHORT) for count in powers(10, args.schedules)}
+    """So many daily schedules, ten of which are due, or none. A file has 20,000 at most."""
+    counts = sorted({*powers(10, args.schedules), args.schedules})
+    deployments = {count: Deployment(server.urls, count, DUE) for count in counts}
     for each in deployments.values():
         each.tick()
     curves = Curves("With the schedules", "schedules", "milliseconds a tick", args.rounds)
@@ -247,7 +248,7 @@ question = Question(
     "growth",
     __doc__ or "",
     ask,
-    sizes={"rounds": (5, 1), "backlog": (10_000_000, 1_000), "schedules": (100_000, 100)},
+    sizes={"rounds": (5, 1), "backlog": (10_000_000, 1_000), "schedules": (20_000, 100)},
     options=options,
 )
 

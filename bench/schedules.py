@@ -32,8 +32,6 @@ cron = "{minute} {hour} * * *"
 payload = {{ user_id = {number} }}
 
 """
-SHORT = '{number}={{type="noop",cron="{minute} {hour} * * *"}}\n'
-"""The least that says when what is to run: a hundred thousand of it go into a file, which may have four megabytes."""
 # Their cursors a day back, so that each has one window to make or, at most, one more to skip.
 MAKE_DUE = """
 with due as (select schedule, definition from tick.entries order by schedule limit %(due)s),
@@ -44,21 +42,21 @@ update tick.entries e set next_window = tick.now() - interval '1 minute'
 """
 
 
-async def noop(user_id: int = 0) -> None:
+async def noop(user_id: int) -> None:
     """A job that is all overhead."""
 
 
 class Deployment:
     """A database and a schedules file of so many daily schedules."""
 
-    def __init__(self, urls: str, schedules: int, due: int, entry: str = ENTRY) -> None:
+    def __init__(self, urls: str, schedules: int, due: int) -> None:
         self.url = create(urls, f"schedules_{schedules}")
         self.due = due
         folder = Path(self.url.split("host=")[1]) / str(schedules)
         folder.mkdir()
         self.path = folder / FILE
-        self.path.write_text("[schedules]\n" + "".join(
-            entry.format(number=n, minute=n % 60, hour=n // 60 % 24) for n in range(schedules)
+        self.path.write_text("".join(
+            ENTRY.format(number=n, minute=n % 60, hour=n // 60 % 24) for n in range(schedules)
         ))  # fmt: skip
         self.registry = Registry()
         self.registry.add(Handler(noop, "noop"))

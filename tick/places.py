@@ -171,6 +171,10 @@ class Places:
     def idle(self) -> bool:
         return not self.running and not self.buffer
 
+    def busy(self) -> bool:
+        """Whether a job runs: a place may have done its last one, and not had its turn to be gone."""
+        return any(place.job for place in self.running)
+
     def held(self) -> list[int]:
         """The ids of the claims that are not settled yet, and not among the outcomes."""
         running = [place.job.id for place in self.running if place.job]

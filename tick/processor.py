@@ -387,7 +387,7 @@ class Tick:
 
     def should_settle(self) -> bool:
         """Whether to go to the database although nothing is to be claimed."""
-        return bool(self.places.running) and time.monotonic() >= self.next_settle()
+        return time.monotonic() >= self.next_settle() and self.places.busy()
 
     def next_settle(self) -> float:
         """When to go to the database if nothing asks for it sooner.

@@ -76,15 +76,28 @@ class Question:
         """The command."""
         clusters.stop_on_sigterm()
         args = self.arguments()
-        known = clusters.facts()
-        print(" · ".join(f"{name} {value}" for name, value in known.items()))
+        print(" · ".join(f"{name} {value}" for name, value in clusters.facts().items()))
         try:
-            with closing(servers(args.postgres)) as started_ones:
-                results = [self.answer(server, args) for server in started_ones]
+            self.run(args)
         except KeyboardInterrupt:
             sys.exit(130)
+
+    def run(self, args: argparse.Namespace) -> None:
+        """Ask on each server, and keep what came of it in the file of `--json`."""
+        with closing(servers(args.postgres)) as started_ones:
+            answers = [self.answer(server, args) for server in started_ones]
         if args.json:
-            args.json.write_text(json.dumps(known | {self.name: [each.figures for each in results]}, indent=1) + "\n")
+            args.json.write_text(json.dumps(self._report(answers, args), indent=1) + "\n")
+
+    def _report(self, answers: list[Answer], args: argparse.Namespace) -> dict[str, Any]:
+        goals = [
+            {"postgres": answer.figures["postgres"]} | verdict._asdict()
+            for answer in answers
+            for verdict in answer.verdicts
+        ]
+        sizes = {name: getattr(args, name) for name in self.sizes}
+        figures = [answer.figures for answer in answers]
+        return clusters.facts() | {"sizes": sizes, "quick": args.quick, "goals": goals, self.name: figures}
 
     def answer(self, server: Server, args: argparse.Namespace) -> Answer:
         """Ask, on one server, and print what came of the goals."""

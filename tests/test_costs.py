@@ -264,7 +264,8 @@ def params(ids: list[int]) -> dict[str, Any]:
     return every | {
         "ids": ids, "fences": [id << 20 | 1 for id in ids], "held": ids, "delays": [1.0] * len(ids), "follow_ups": "[]",
         "cut": 0, "tick": MINE, "types": ["noop"], "remaining": 50.0, "longest": 49.0, "lease": 54.0, "limit": 500,
-        "free": 10, "fair": False, "alone": True, "message": "lost", "most_losses": 3, "keep": 5, "file": None,
+        "free": 10, "fair": False, "level": None, "seen_run_at": None, "seen_id": None, "alone": True,
+        "message": "lost", "most_losses": 3, "keep": 5, "file": None,
         "trigger": "cli", "delivery_id": None, "scheduled_for": None, "budget": 50.0, "used": 1.0, "error": None,
         **dict.fromkeys(("materialised", "claimed", "done", "retried", "dead", "released", "reclaimed", "stale"), 0),
     }  # fmt: skip
@@ -284,6 +285,15 @@ def test_no_statement_of_a_tick_is_planned_through_the_whole_table(conn, known):
         # The one exception is sent after a connection was lost, and to a table without statistics.
         rare = (name, known) == ("release_unknown", never_analysed)
         assert rare or "Seq Scan on jobs" not in told, f"{name}\n{told}"
+
+
+@pytest.mark.parametrize("known", [fresh, never_analysed, of_when_all_was_due], ids=lambda known: known.__name__)
+def test_a_claim_that_goes_on_is_not_planned_through_the_whole_table(conn, known):
+    known(conn)
+    (seen_run_at, seen_id) = conn.execute("select run_at, id from tick.jobs where status = 'running' limit 1").fetchone()
+    on = {"level": 0, "seen_run_at": seen_run_at, "seen_id": seen_id}
+    told = plan(conn, statements()["claim"], params([]) | on)
+    assert "Seq Scan on jobs" not in told, told
 
 
 # Memory

@@ -162,6 +162,9 @@ class TestClaim:
             "fair": False,
             "free": 10,
             "longest": 49.0,
+            "level": None,
+            "seen_run_at": None,
+            "seen_id": None,
         }
         plan = "\n".join(row[0] for row in psycopg.ClientCursor(conn).execute(f"explain {text}", params))
         assert "Seq Scan on jobs" not in plan, plan

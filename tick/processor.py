@@ -30,7 +30,7 @@ from .handlers import Registry
 from .jobs import Job
 from .limits import are_for
 from .places import STUBBORN, Clock, Places, Stop
-from .queue import DUE_LIMIT, DueEntry, Opening, Plans, Queue, Trigger, Wanted
+from .queue import DUE_LIMIT, DueEntry, Opening, Plans, Queue, Seen, Trigger, Wanted
 
 logger = logging.getLogger("tick")
 T = TypeVar("T")
@@ -45,6 +45,8 @@ PULSE = 5.0
 """Seconds between exchanges while handlers run: how soon a cancelled job is told, and new work seen."""
 FAIR_EVERY = 10
 """Of so many claims one is by how long jobs have waited, and not by priority, so that none starves."""
+LOOK = 20
+"""A look at the whole queue is good for so many times as long as it took: until then claims go on from the last one."""
 LINGER = 15.0
 """Seconds that a tick with nothing else to do waits for a rate to have room again."""
 LIMITED_START = 0.5
@@ -227,6 +229,8 @@ class Tick:
         self.limited = False
         self.lanes_unseen = False
         self.room_at = math.inf
+        self.seen: Seen | None = None
+        self.look_at = 0.0
         self.turn = random.randrange(FAIR_EVERY)  # noqa: S311 - no secret
         self.file: str | None = None
         self.chores: list[str] = []
@@ -383,6 +387,8 @@ class Tick:
             lease=max(0.0, remaining) + 2 * GRACE,
             # Suspects come first, each by itself, but for half the budget at most.
             alone=self.places.idle() and remaining > self.clock.budget / 2,
+            # An outcome may have freed a job that goes before what has been seen.
+            seen=None if self.places.unlocked or time.monotonic() >= self.look_at else self.seen,
         )
 
     def should_settle(self) -> bool:
@@ -435,7 +441,18 @@ class Tick:
         self.places.hold(jobs)
         self.places.low_water = self.low_water()
         self.drained = len(jobs) < wanted.limit and not any(job.losses for job in jobs)
+        self.see(jobs, wanted, asked)
         self.lanes_unseen = self.limited and wanted.free == 0
+
+    def see(self, jobs: list[Job], wanted: Wanted, asked: float) -> None:
+        """Remember how far a claim by priority has come. What a long transaction keeps is then walked once a look."""
+        ordinary = [job for job in jobs if job.lane is None and not job.losses]
+        if wanted.fair or not ordinary:
+            return
+        if wanted.seen is None:
+            self.look_at = time.monotonic() + LOOK * (time.monotonic() - asked)
+        lowest = min(job.priority for job in ordinary)
+        self.seen = max(Seen(lowest, job.run_at, job.id) for job in ordinary if job.priority == lowest)
 
     # close
 

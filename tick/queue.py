@@ -121,6 +121,14 @@ class Trigger(NamedTuple):
     scheduled_for: datetime | None = None
 
 
+class Seen(NamedTuple):
+    """How far claims by priority have come: the last job of the lowest priority that they took."""
+
+    level: int
+    run_at: datetime
+    id: int
+
+
 class Wanted(msgspec.Struct, frozen=True):
     """How many jobs to claim, and which: of these types, and none whose timeout is longer than `remaining` seconds.
 
@@ -138,6 +146,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """How many could start at once: so many limited jobs, which may not wait once they are claimed."""
     fair: bool = False
     """Whether to claim by how long jobs have waited, and not by their priority."""
+    seen: Seen | None = None
+    """Where to go on; None looks everywhere, also over what has died and cannot be removed yet."""
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -200,7 +210,8 @@ class Queue:
             Statement("see_file", {"file": file}),
             Statement("heal_keys", {}),
             *self._claims(wanted),
-            Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget} | trigger._asdict()),
+            Statement("open_tick", {"tick": self.tick, "file": file, "budget": budget, "lease": wanted.lease,
+                                    **trigger._asdict()}),
         )  # fmt: skip
         now, finished, left, known, configured, limited, chores = opened.rows[0]
         return Opening(
@@ -380,6 +391,9 @@ class Queue:
             "fair": wanted.fair,
             "longest": wanted.longest,
             "free": wanted.free,
+            "level": wanted.seen and wanted.seen.level,
+            "seen_run_at": wanted.seen and wanted.seen.run_at,
+            "seen_id": wanted.seen and wanted.seen.id,
         }
         names = ("claim_suspect", "claim") if wanted.alone else ("claim",)
         return [Statement(name, params) for name in names]

@@ -290,7 +290,9 @@ def test_no_statement_of_a_tick_is_planned_through_the_whole_table(conn, known):
 @pytest.mark.parametrize("known", [fresh, never_analysed, of_when_all_was_due], ids=lambda known: known.__name__)
 def test_a_claim_that_goes_on_is_not_planned_through_the_whole_table(conn, known):
     known(conn)
-    (seen_run_at, seen_id) = conn.execute("select run_at, id from tick.jobs where status = 'running' limit 1").fetchone()
+    (seen_run_at, seen_id) = conn.execute(
+        "select run_at, id from tick.jobs where status = 'running' limit 1"
+    ).fetchone()
     on = {"level": 0, "seen_run_at": seen_run_at, "seen_id": seen_id}
     told = plan(conn, statements()["claim"], params([]) | on)
     assert "Seq Scan on jobs" not in told, told

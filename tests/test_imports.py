@@ -149,7 +149,7 @@ def test_a_tick_whose_schedules_are_due_imports_no_door(imported, conn):
 def test_serving_imports_no_tables_and_no_croniter(imported):
     modules = imported("import tick.web")
     assert {"starlette"} <= modules
-    assert modules & {"rich", "croniter", "uvicorn", "jinja2", "tick.cli"} == set()
+    assert modules & {"rich", "croniter", "uvicorn", "jinja2", "tick.cli", "tick.watch", "tick.http_job"} == set()
 
 
 def test_every_public_name_is_there_and_says_where_it_lives():

@@ -298,12 +298,12 @@ class Handler(Generic[P, Q, R]):
         """The row for this payload. Raises InvalidPayload when it does not fit the parameters."""
         encoded = encode(self.type, payload)
         self.parameters.read(encoded)
-        return self._blank_job._replace(payload=encoded)
+        return NewJob(self.type, encoded, *self._given)
 
     @cached_property
-    def _blank_job(self) -> NewJob:
-        """The row without its payload. Raises InvalidPayload for options that are out of bounds."""
-        return self.options.new_job(self.type, b"{}", self.priority, self.key_order == "strict" or None)
+    def _given(self) -> tuple[Any, ...]:
+        """The row after its type and payload. Raises InvalidPayload for options that are out of bounds."""
+        return self.options.new_job(self.type, b"{}", self.priority, self.key_order == "strict" or None)[2:]
 
     @overload
     def enqueue(self, connection: Blocking, /, *args: P.args, **kwargs: P.kwargs) -> JobId: ...

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from . import auth, database, facts, handlers, keys, logs, platforms, watch
+from . import auth, database, facts, handlers, keys, logs, platforms
 from .api import Api
 from .config import LONGEST_BUDGET, Settings, check_budget
 from .dashboard import Dashboard
@@ -32,7 +32,9 @@ from .problems import NO_STORE, problem
 from .processor import process_tick
 from .queue import Queue
 from .verdict import beat
-from .watch import Stopped
+
+if TYPE_CHECKING:
+    from .watch import Stopped
 
 HEALTH_SECONDS = 5.0
 """How long an answer of /health stands, so that anybody may ask without the database noticing; and may take."""
@@ -162,6 +164,8 @@ class Service:
             stopped, self._stopped = self._stopped, None
         if stopped is None:
             return answer
+        from . import watch
+
         # After the answer, and only after this one: who asks should not have to wait for a mail server.
         told = BackgroundTask(watch.tell_stopped, self.settings, stopped)
         return Response(answer.body, answer.status_code, dict(answer.headers), background=told)
@@ -184,8 +188,10 @@ class Service:
                 self._stopped = await self.claim(queue)
         return JSONResponse(body, 200 if body["status"] != "stopped" else 503, headers=NO_STORE)
 
-    async def claim(self, queue: Queue) -> watch.Stopped | None:
+    async def claim(self, queue: Queue) -> Stopped | None:
         """The right to tell it; on a server that cannot be written there is none, and the answer stands."""
+        from . import watch
+
         try:
             return await watch.claim_stopped(queue)
         except TickError as error:

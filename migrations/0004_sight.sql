@@ -18,23 +18,16 @@ $$;
 
 alter table tick.jobs
     add column if not exists fingerprint text;      -- of its last error, from when it is dead: what dead jobs are grouped by
--- In the database, so that jobs are grouped whatever buries them: an older version too, while it is rolled out. What buries
--- many says it itself, and the second trigger is for the others: AFTER, since a BEFORE UPDATE trigger locks each row that a
--- claim or a settle writes once more, whatever its WHEN says.
+-- In the database, so that jobs are grouped whatever buries them: an older version too, while it is rolled out.
 create or replace function tick.set_fingerprint() returns trigger language plpgsql as $$
 begin
-    if tg_when = 'AFTER' then
-        update tick.jobs set fingerprint = tick.fingerprint(new.last_error) where id = new.id;
-    else
-        new.fingerprint := tick.fingerprint(new.last_error);
-    end if;
+    new.fingerprint := tick.fingerprint(new.last_error);
     return new;
 end $$;
 create or replace trigger jobs_fingerprint_of_new before insert on tick.jobs for each row
     when (new.status = 'dead' and new.fingerprint is null) execute function tick.set_fingerprint();
-create or replace trigger jobs_fingerprint after update on tick.jobs for each row
-    when (new.status = 'dead' and old.status <> 'dead' and new.fingerprint is not distinct from old.fingerprint)
-    execute function tick.set_fingerprint();
+create or replace trigger jobs_fingerprint before update on tick.jobs for each row
+    when (new.status = 'dead' and old.status <> 'dead') execute function tick.set_fingerprint();
 update tick.jobs set fingerprint = tick.fingerprint(last_error) where status = 'dead' and fingerprint is null;
 create index if not exists jobs_dead_by_error on tick.jobs (type, fingerprint, finished_at) where status = 'dead';
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import atexit
+import contextlib
 import gc
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -52,9 +54,16 @@ def entry() -> None:
     gc.set_threshold(50_000)
     code = main()
     atexit._run_exitfuncs()  # noqa: SLF001 - the embedded Postgres is stopped by one, and logs are flushed
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     os._exit(code)
+
+
+def _flush() -> None:
+    """Write what any open file has buffered, also those that a handler's module keeps open."""
+    for each in gc.get_objects():
+        if type(each) in (io.TextIOWrapper, io.BufferedWriter, io.BufferedRandom) and not each.closed:
+            with contextlib.suppress(OSError, ValueError):
+                each.flush()
 
 
 # The arguments

@@ -366,7 +366,13 @@ class Registry:
         self._handlers[handler.type] = handler
 
     def add_later(self, type: str, module: str) -> None:
-        """Register the handler that this module adds when it is imported, unless it has been."""
+        """Register the handler that this module adds when it is imported, unless it has been.
+
+        Raises DuplicateHandler when another function has its type.
+        """
+        known = self._handlers.get(type)
+        if isinstance(known, Handler) and known.function.__module__ != module:
+            raise DuplicateHandler(type, known.source, module)
         if module not in sys.modules:
             self._handlers.setdefault(type, module)
 

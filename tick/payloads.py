@@ -100,26 +100,21 @@ class Parameters:
         extra = bound.pop(rest, {}) if rest else {}
         return {**bound, **extra}
 
-    def fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments for the handler, converted to its annotations. Raises InvalidPayload naming the field."""
-        try:
-            return self._arguments(msgspec.convert(payload, self._shape), payload)
-        except msgspec.ValidationError as error:
-            raise InvalidPayload(self.type, str(error)) from None
-
     def read(self, payload: str | bytes) -> dict[str, Any]:
-        """The same of a payload as JSON; one that cannot be decoded (1e5000, a nest of thousands) is invalid too."""
+        """The arguments for the handler, converted to its annotations, from JSON.
+
+        Raises InvalidPayload naming the field, also for what cannot be decoded (1e5000, a nest of thousands).
+        """
         try:
-            shape = self._decoder.decode(payload)
-            return self._arguments(shape, msgspec.json.decode(payload) if self.open else {})
+            arguments = msgspec.structs.asdict(self._decoder.decode(payload))
+            rest = msgspec.json.decode(payload) if self.open else {}
         except (msgspec.DecodeError, RecursionError, ValueError) as error:
             raise InvalidPayload(self.type, str(error)) from None
+        return {**rest, **arguments}
 
-    def _arguments(self, shape: msgspec.Struct, payload: Mapping[str, Any]) -> dict[str, Any]:
-        arguments = msgspec.structs.asdict(shape)
-        if self.open:
-            arguments |= {name: value for name, value in payload.items() if name not in arguments}
-        return arguments
+    def fit(self, payload: Mapping[str, Any]) -> dict[str, Any]:
+        """The same of a payload that has been decoded."""
+        return self.read(msgspec.json.encode(payload))
 
 
 def _decoder(shape: Any, type: str) -> msgspec.json.Decoder[Any]:

@@ -145,6 +145,8 @@ class Places:
         self.unlocked = False
         """Whether an outcome makes another job claimable: the next of its key or lane, or what follows from it."""
         self.abandoned: list[int] = []
+        self.suspect_abandoned = False
+        """Whether one of the handlers that have not stopped is a suspect's: beside it nothing else may run."""
         self.overdue: list[tuple[Job, Outcome]] = []
         """Outcomes of handlers that have not stopped: kept back until the tick ends, and with them their leases."""
         self.durations = Durations({})
@@ -184,7 +186,7 @@ class Places:
     def has_suspect(self) -> bool:
         """Whether a suspect is held, and so nothing else may be: it comes alone, so it is the first of the buffer."""
         jobs = [place.job for place in self.running if place.job]
-        return any(job.losses for job in [*jobs, *list(self.buffer)[:1]])
+        return self.suspect_abandoned or any(job.losses for job in [*jobs, *list(self.buffer)[:1]])
 
     def needs(self, type: str) -> float:
         """Seconds that a job of this type must be given: its time-out, else what its history says, else the floor."""
@@ -248,7 +250,11 @@ class Places:
         return needs < self.clock.remaining()
 
     async def _run(self, place: Place, job: Job) -> None:
-        handler = self.registry.get(job.type)
+        try:
+            handler = self.registry.get(job.type)
+        except Exception as error:  # noqa: BLE001 - the module of a built-in type is imported with its first job, and may not let itself be
+            self.settle(job, Dead(Failure(runner.describe(error), runner.trace(error))))
+            return
         if self.tracing:
             place.span, job = self.tracing.begin(job)
         self._occupy(place, job, job.timeout or handler.timeout)
@@ -351,6 +357,7 @@ class Places:
             place.task.add_done_callback(_abandoned.discard)
         if job is None:
             return
+        self.suspect_abandoned = self.suspect_abandoned or job.losses > 0
         logger.warning("abandoned: job %s (%s) did not stop when it was told to (%s)", job.id, job.type, place.why)
         if place.why in ("timeout", "cancel"):
             after = time.monotonic() - place.started

@@ -45,8 +45,8 @@ PULSE = 5.0
 """Seconds between exchanges while handlers run: how soon a cancelled job is told, and new work seen."""
 FAIR_EVERY = 10
 """Of so many claims one is by how long jobs have waited, and not by priority, so that none starves."""
-LOOK = 20
-"""A look at the whole queue is good for so many times as long as it took: until then claims go on from the last one."""
+LOOK, LONGEST_LOOK = 20, 1.0
+"""A look at the whole queue is good for so many times as long as it took, for so many seconds at most."""
 LINGER = 15.0
 """Seconds that a tick with nothing else to do waits for a rate to have room again."""
 LIMITED_START = 0.5
@@ -425,6 +425,8 @@ class Tick:
         self.exchanged = time.monotonic()
         self.room_at = math.inf if exchange.room_in is None else self.exchanged + max(0.0, exchange.room_in)
         self.report.materialised += exchange.materialised
+        if exchange.materialised:
+            self.look_at = 0.0
         self.report.count(exchange.settled, len(outcomes))
         if wanted.limit:
             self.take(exchange.jobs, wanted, asked)
@@ -450,7 +452,7 @@ class Tick:
         if wanted.fair or not ordinary:
             return
         if wanted.seen is None:
-            self.look_at = time.monotonic() + LOOK * (time.monotonic() - asked)
+            self.look_at = time.monotonic() + min(LONGEST_LOOK, LOOK * (time.monotonic() - asked))
         lowest = min(job.priority for job in ordinary)
         self.seen = max(Seen(lowest, job.run_at, job.id) for job in ordinary if job.priority == lowest)
 

@@ -108,7 +108,7 @@ update tick.jobs set status = 'running', attempt = attempt + 1, tick_id = %(tick
                        select priority, run_at, id,
                               case when priority = %(level)s::smallint then %(seen_run_at)s::timestamptz else 'infinity' end,
                               case when priority = %(level)s::smallint then %(seen_id)s::bigint + 1 else 0 end
-                         from tick.free_priorities) level cross join lateral (
+                         from tick.free_levels) level cross join lateral (
                       select j.id, j.priority, j.run_at from tick.free_jobs j
                        where j.losses = 0 and j.lane is null and j.priority = level.priority and j.type = any(%(types)s)
                          and (j.run_at, j.id) >= (level.run_at, level.id) and (j.run_at, j.id) < (level.to_run_at, level.to_id)

@@ -93,7 +93,7 @@ def _call_loop(loop: asyncio.AbstractEventLoop, *call: Any) -> None:
 def _resolve(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
     if future.done():
         return
-    if isinstance(error, StopIteration) or (error and not isinstance(error, Exception)):
+    if isinstance(error, StopIteration) or (error is not None and not isinstance(error, Exception)):
         # A future refuses a StopIteration; the others end the awaiting task, or the whole loop.
         error = _Raised(error)
     if error is None:
@@ -106,7 +106,7 @@ class _Raised(Exception):
     """Carries an exception that a future cannot."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(repr(error))
+        super().__init__(_repr(error))
         self.error = error
 
 
@@ -141,10 +141,11 @@ async def _call(job: Job, handler: Handler[..., ..., Any], context: Context, thr
     if handler.parameters.context is not None:
         arguments[handler.parameters.context] = context
     if handler.is_async:
-        return await handler.function(**arguments)
-    returned = await threads.run(lambda: handler.function(**arguments))
-    # A plain function may wrap a coroutine function.
-    return await returned if inspect.isawaitable(returned) else returned
+        returned = await handler.function(**arguments)
+    else:
+        returned = await threads.run(lambda: handler.function(**arguments))
+    # A plain function may wrap a coroutine function, and a coroutine function another. Most return nothing.
+    return await returned if returned is not None and inspect.isawaitable(returned) else returned
 
 
 async def _inside(middleware: Sequence[Middleware], context: Context, call: Callable[[], Awaitable[Any]]) -> Any:

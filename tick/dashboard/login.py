@@ -35,6 +35,7 @@ class Uncounted:
 
     def check(self, bucket: str) -> None:
         """Raises Refusal when there were too many."""
+        self._until = {each: until for each, until in self._until.items() if until > time.monotonic()}
         wait = self._until.get(bucket, 0.0) - time.monotonic() - (TRIES - 1) * TRY_SECONDS
         if wait > 0:
             raise Refusal(429, "Too many tries", f"Wait {math.ceil(wait)} s, then try again.")
@@ -45,7 +46,7 @@ class Uncounted:
 
     def remove(self, bucket: str) -> None:
         """The database has counted one of them."""
-        self._until[bucket] -= TRY_SECONDS
+        self._until[bucket] = self._until.get(bucket, 0.0) - TRY_SECONDS
 
 
 uncounted = Uncounted()

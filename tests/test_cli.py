@@ -189,6 +189,19 @@ class TestRunOnce:
         said = project.tell("run-once")
         assert re.fullmatch(r"tick [0-9a-f]{8} in \d+\.\d\d s of 50 s: 2 claimed, 1 done, 1 dead, 1 left\n", said), said
 
+    def test_writes_what_a_handler_has_put_into_a_file_and_not_closed(self, conn, url, tmp_path):
+        work = """
+            import tick
+            audit = open("audit.log", "a")
+
+            @tick.job
+            def greet() -> None:
+                audit.write("Ada")
+        """
+        a_job(conn, "greet")
+        Project(tmp_path, url, work=work, schedules=None).run("run-once")
+        assert (tmp_path / "audit.log").read_text() == "Ada"
+
     def test_reports_in_json_and_failed_jobs_are_no_failure_of_the_command(self, conn, project):
         a_job(conn, "stumble")
         a_job(conn, "give_up")

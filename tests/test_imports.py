@@ -132,6 +132,18 @@ def test_a_type_of_this_package_is_taken_also_before_it_is_imported(imported):
     imported(program)
 
 
+def test_nor_may_a_type_of_this_package_be_taken_before_handlers_are_loaded(imported):
+    program = (
+        "import pathlib, tick, tick.handlers as h\n"
+        "from tick.errors import DuplicateHandler\n"
+        "tick.job(type='http')(lambda: None)\n"
+        "try:\n    h.load(['their_jobs'], pathlib.Path('.'))\n"
+        "except DuplicateHandler as error:\n    assert 'tick.http_job' in str(error), error\n"
+        "else:\n    raise AssertionError"
+    )
+    imported(program)
+
+
 def test_a_tick_whose_schedules_are_known_and_not_due_parses_none(imported, conn):
     (imported.folder / "schedules.toml").write_text('[schedules.greet]\ncron = "0 3 * * *"\n')
     assert "croniter" in imported(run_once())

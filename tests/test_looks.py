@@ -74,6 +74,13 @@ class TestAClaimThatGoesOn:
             assert on < look / 2
 
 
+def test_an_older_version_is_served_while_a_new_one_is_rolled_out(conn):
+    id = a_job(conn)
+    claim = "select id from tick.fair_share(array['noop'], 50.0, 49.0, 10)"
+    assert conn.execute(claim).fetchall() == [(id,)]
+    assert conn.execute("select priority from tick.free_priorities").fetchall() == [(0,)]
+
+
 async def test_a_tick_sees_what_comes_before_where_it_is(conn, settings, empty_registry):
     """Jobs of a higher priority, and older ones, that are put in while it runs."""
     ran: list[str] = []

@@ -655,6 +655,26 @@ class TestTogether:
         assert [suspect for suspect, _ in most[:5]] == [True] * 5
         assert max(n for _, n in most) > 1
 
+    def test_nothing_runs_beside_a_suspect_that_does_not_stop(self, conn, settings):
+        @public.job(timeout=0.2)
+        def stuck() -> None:
+            time.sleep(4)
+
+        noop()
+        a_job(conn, "stuck", losses=1)
+        jobs(conn, count=3)
+        assert tick(settings, budget=3).done == 0
+        assert statuses(conn)["pending"] >= 3
+
+    def test_a_built_in_type_that_cannot_be_imported_is_its_jobs_failure(self, conn, settings, empty_registry):
+        noop()
+        empty_registry.add_later("ghost", "tick.there_is_no_such_module")
+        a_job(conn, "ghost")
+        jobs(conn)
+        report = tick(settings)
+        assert (report.done, report.dead) == (1, 1)
+        assert "there_is_no_such_module" in job(conn, 1)["last_error"]
+
     def test_a_connection_that_is_lost_costs_no_job(self, conn, settings):
         killed = []
 

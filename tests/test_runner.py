@@ -61,6 +61,16 @@ class TestRun:
         assert json.loads(run(plain).result) == "tick-handler"
         assert json.loads(run(coroutine).result) == "MainThread"
 
+    def test_what_it_returns_is_awaited_if_it_can_be(self):
+        async def inner() -> str:
+            return "done"
+
+        async def coroutine():
+            return inner()
+
+        for wraps in (lambda: inner(), coroutine):
+            assert run(wraps) == Done(b'"done"')
+
     def test_the_payload_becomes_arguments_as_they_are_annotated(self):
         seen = []
 

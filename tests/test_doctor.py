@@ -791,6 +791,10 @@ def test_many_findings_of_one_check_are_counted():
     assert len(found) == 21
     assert found[-1].what == "10 more of these"
     assert list(drift.compare(expected, expected, "tick")) == []
+    check = ("constraint", "jobs.counts")
+    one, other = {check: "CHECK (((a > 0) AND (b > 0)))"}, {check: "CHECK ((a > 0) AND (b > 0))"}
+    assert list(drift.compare(one, other, "tick")) == []
+    assert len(list(drift.compare(one, {check: "CHECK ((a > 0) AND (b > 1))"}, "tick"))) == 1
 
 
 SPOILT = {

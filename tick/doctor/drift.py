@@ -50,10 +50,17 @@ def compare(expected: Objects, actual: Objects, schema: str) -> Iterator[Finding
     """A finding for each object that is missing or different."""
     for (kind, name), definition in expected.items():
         there = actual.get((kind, name))
-        if there != definition:
+        if there is None or not _same(kind, there, definition):
             what = "missing" if there is None else f"different: {_difference(there, definition)}"
             fix = f"restore it: {_excerpt(definition)} (`tick migrate --sql` prints the whole of it)"
             yield found("schema-drift", f"schema {schema}", f"the {kind} {name} is {what}", fix)
+
+
+def _same(kind: str, actual: str, expected: str) -> bool:
+    """Whether two definitions are. Postgres prints a check that was dumped and restored with other parentheses."""
+    if kind == "constraint":
+        actual, expected = (re.sub(r"[()\s]", "", definition) for definition in (actual, expected))
+    return actual == expected
 
 
 def _difference(actual: str, expected: str) -> str:

@@ -31,6 +31,7 @@ FOLDER = Path("docs/benchmarks")
 MARKS = {True: "yes", False: "**no**", None: ""}
 BOUNDS = {
     "drain: >= 3.5 x pgqueuer": "one Postgres process, at 26 µs of its time a job (decision 0013)",
+    "drain: >= 60 x procrastinate": "the same; its own runs of 2 s differ as much from day to day",
     "enqueue one by one": "the commit: a bare insert into the same table is hardly faster than pgqueuer",
     "enqueue in bulk": "the table: a bare insert of arrays into it is no faster than pgmq",
     "50 at once": "connecting and the first claim, 20 ms; asyncio's timers, which count whole milliseconds",
@@ -38,7 +39,7 @@ BOUNDS = {
     "time of an idle tick": "planning on a new connection, which loads the jobs table and its 22 indexes first",
     "a password (SCRAM)": "its round trips: six, of which four connect",
     "Vercel": "Starlette's imports, which the other app has too, and the 35 modules of the endpoint",
-    "of the rate on an empty table": "the spread of the machine; by processor time there was no difference",
+    "of the rate on an empty table": "the spread of the machine, as the ranges say: those of the others hold 1 too",
 }
 """Words of a goal, and what bounds it, if it is not met."""
 HEADER = "| question | goal | measured | met | what bounds it |\n| --- | --- | --- | --- | --- |\n"

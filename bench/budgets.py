@@ -289,7 +289,7 @@ question = Question(
     name="budgets",
     description="Whether ticks keep their budget, and use it.",
     ask=ask,
-    sizes={"ticks": (2_000, 60), "at_once": (48, 24), "processes": (4, 2)},
+    sizes={"ticks": (2_000, 60), "at_once": (12, 12), "processes": (4, 2)},
     options=_options,
 )
 

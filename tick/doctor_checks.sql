@@ -18,12 +18,13 @@ select current_setting('server_version') as version, current_setting('server_ver
   from pg_database d where d.datname = current_database()
 
 -- name: sessions
--- Transactions that have been open for so many seconds, and of which vacuum has to keep what they may still see.
+-- Transactions that have been open for so many seconds, and of which vacuum has to keep what they may still see. Its own
+-- workers are no finding: nobody should end them.
 select pid, usename as role, application_name as application, state, left(query, 60) as query,
        extract(epoch from clock_timestamp() - xact_start)::float8 as seconds
   from pg_stat_activity
  where datname = current_database() and pid <> pg_backend_pid() and (backend_xmin is not null or backend_xid is not null)
-   and xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
+   and backend_type <> 'autovacuum worker' and xact_start < clock_timestamp() - make_interval(secs => %(seconds)s)
  order by xact_start limit 10
 
 -- name: idle_locks

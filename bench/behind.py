@@ -23,12 +23,12 @@ from psycopg import sql
 
 from tick import processor
 from tick.config import Settings
-from tick.handlers import Handler, Registry
 from tick.places import Stop
 
 from .dataset import INSERT_FINISHED, TYPE, create
 from .questions import Answer, Question, Server, Verdict, at_least
 from .rounds import Contender, Sample, Series, alternate, line, shown
+from .ticks import noops
 
 CHUNK = 1_000_000
 PAYLOAD = "jsonb_build_object('user_id', n, 'template', 'weekly-report', 'audience', 'team')"
@@ -64,10 +64,6 @@ BEHIND = {
 }
 
 
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
-
-
 @contextmanager
 def indexed_afterwards(connection: psycopg.Connection) -> Iterator[None]:
     """Do without the indexes that no constraint needs while much is loaded."""
@@ -88,8 +84,7 @@ class Ground:
 
     def __init__(self, urls: str, name: str, insert: str = "", count: int = 0) -> None:
         self.url, self.count = create(urls, name), count
-        self.registry = Registry()
-        self.registry.add(Handler(noop, TYPE))
+        self.registry = noops()
         # The first tick of a project makes it known.
         asyncio.run(self.until(1))
         with psycopg.connect(self.url, autocommit=True) as connection:

@@ -1,20 +1,15 @@
 """Charts of what the benchmark wrote: bars of those that took turns, curves of what grows.
 
-    uv run python -m bench.drain --json drain.json
-    uv run python -m bench.growth --json growth.json
-    uv run python -m bench.charts drain.json growth.json --into docs/benchmarks
+    uv run python -m bench --report
 
 Each is an SVG file without a background, in colours that are read on white and on black.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Iterable
 from html import escape
-from pathlib import Path
 from typing import Any, NamedTuple
 
 WIDTH, ROW, LEFT, RIGHT, TOP = 720, 28, 190, 130, 44
@@ -165,7 +160,7 @@ def apart(heights: dict[str, float]) -> dict[str, float]:
     return {name: placed[name] for name in heights}
 
 
-# The command
+# By report
 
 
 def charts(report: Figures) -> dict[str, str]:
@@ -183,21 +178,3 @@ def charts(report: Figures) -> dict[str, str]:
 def major(figures: Figures) -> str:
     """The version of Postgres, without the minor one."""
     return str(figures["postgres"]).partition(".")[0]
-
-
-def main() -> None:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="bench.charts", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("reports", nargs="+", type=Path, metavar="FILE", help="what --json of a question wrote")
-    parser.add_argument("--into", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
-    args = parser.parse_args()
-    args.into.mkdir(parents=True, exist_ok=True)
-    for report in args.reports:
-        for name, drawn in charts(json.loads(report.read_text())).items():
-            path = args.into / f"{name}.svg"
-            path.write_text(drawn)
-            print(path)
-
-
-if __name__ == "__main__":
-    main()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import platform
 import pwd
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psycopg
 
@@ -106,19 +103,3 @@ def jit(url: str) -> bool:
     with psycopg.connect(url) as connection:
         row = connection.execute("select pg_jit_available()").fetchone()
     return bool(row and row[0])
-
-
-def measure_each(versions: list[str], measure: Callable[[Path], dict[str, Any]], report: Path | None) -> None:
-    """Measure on each version that is installed, and write the facts and all results into `report`, if there is one."""
-    stop_on_sigterm()
-    known = facts()
-    print(" · ".join(f"{name} {value}" for name, value in known.items()))
-    results = []
-    for version in versions:
-        programs = binaries(version)
-        if programs is None:
-            print(f"\nPostgres {version}: not installed, left out", file=sys.stderr)
-            continue
-        results.append(measure(programs))
-    if report:
-        report.write_text(json.dumps(known | {"results": results}, indent=1) + "\n")

@@ -10,29 +10,23 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from statistics import median
 from typing import Any
 
 import psycopg
 
 from tick.handlers import Handler, Registry
-from tick.queue import Wanted, statements
 
 from .behind import LATER, Ground
 from .dataset import TYPE, create
-from .flow import claim_params
+from .flow import BATCH, claimed
 from .proxy import Proxy
 from .questions import Answer, Question, Server
 from .rounds import Contender, Sample, alternate
 from .schedules import DUE, Deployment
 from .ticks import timed
 
-CLAIM = 100
-CLAIMS = 9
-"""Claims of a sample, each taken back; the median counts."""
 DRAINED = 2_000
 NAP = 0.005
 """Seconds that a job sleeps, where the concurrency grows."""
@@ -153,28 +147,13 @@ def backlog(server: Server, args: argparse.Namespace) -> Curves:
     """So many jobs that are due, and the fresh ones before them."""
     grounds = {count: Backlog(server.urls, f"backlog_{count}", LATER, count) for count in powers(100, args.backlog)}
     curves = Curves("With the backlog", "jobs pending", "milliseconds", args.rounds)
-    claims = {count: partial(claimed, ground.url) for count, ground in grounds.items()}
-    curves.measure(f"a claim of {CLAIM}", claims, milliseconds)
+    claims = {count: partial(claimed, ground.url, [TYPE]) for count, ground in grounds.items()}
+    curves.measure(f"a claim of {BATCH}", claims, milliseconds)
     drains = {count: partial(ground.drained, DRAINED) for count, ground in grounds.items()}
     curves.measure(f"a tick that drains {DRAINED:,}", drains, lambda rate: DRAINED * milliseconds(rate))
     for ground in grounds.values():
         ground.drop()
     return curves
-
-
-def claimed(url: str) -> Sample:
-    """Claims of a hundred, each taken back, over one connection."""
-    wanted = Wanted(CLAIM, [TYPE], remaining=50.0, lease=54.0, free=CLAIM)
-    took = []
-    with psycopg.connect(url) as connection:
-        for _ in range(CLAIMS):
-            connection.execute(statements()["without_jit"])
-            started = time.perf_counter()
-            count = connection.execute(statements()["claim"], claim_params(wanted)).rowcount
-            took.append(time.perf_counter() - started)
-            connection.rollback()
-            assert count == CLAIM, count
-    return Sample(1 / median(took))
 
 
 def schedules(server: Server, args: argparse.Namespace) -> Curves:

@@ -28,14 +28,10 @@ from . import ceiling, dataset
 from .dataset import TYPE, Bench
 from .questions import Answer, Question, Server
 from .rounds import Contender, Sample, Series, alternate, line, shown
-from .ticks import timed
+from .ticks import noop, timed
 
 SINGLES = 2_000
 """Jobs that are enqueued one by one, each with a commit of its own."""
-
-
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
 
 
 # What is measured

@@ -20,13 +20,12 @@ from typing import Any, NamedTuple
 import psycopg
 
 from tick import database
-from tick.handlers import Handler, Registry
 
 from . import clusters, peers
-from .dataset import TYPE, create
+from .dataset import create
 from .peers import NotMeasured
 from .questions import Answer, Question, Server, Verdict
-from .ticks import Timed, timed
+from .ticks import Timed, noops, timed
 
 COUNTED = {"shared_preload_libraries": "pg_stat_statements", "pg_stat_statements.track_planning": "on"}
 STARTED = 4.0
@@ -53,12 +52,7 @@ select coalesce(sum(calls), 0) from pg_stat_statements
 CONNECTIONS = "select count(*) from pg_stat_activity where datname = %s"
 
 
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A handler, so that there is a type."""
-
-
-REGISTRY = Registry()
-REGISTRY.add(Handler(noop, TYPE))
+REGISTRY = noops()
 
 
 class Cost(NamedTuple):

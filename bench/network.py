@@ -21,13 +21,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import psycopg
 
-from tick.handlers import Handler, Registry
-
-from .dataset import TYPE, Bench
+from .dataset import Bench
 from .proxy import Proxy, self_signed
 from .questions import Answer, Question, Server, Verdict, at_most
 from .rounds import Contender, Sample, Series, alternate, shown
-from .ticks import timed
+from .ticks import noops, timed
 
 DELAYS = (0.0, 0.001, 0.005, 0.02)
 """Round trips, in seconds: the same machine, the same zone, the same region, the next region."""
@@ -37,10 +35,6 @@ MIXES = ((0, 500), (1, 500), (7, 2), (20, 10), (100, 50), (199, 50), (1_000, 500
 KEEPER, PASSWORD = "keeper", "of-the-benchmark"
 MOST_TRIPS = 6
 BUDGET = 600.0
-
-
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
 
 
 class Counted(NamedTuple):
@@ -61,8 +55,7 @@ class Road(NamedTuple):
 
 def ticked(road: Road, database: str, jobs: int, **settings: Any) -> Counted:
     """One tick over the network, with these settings."""
-    registry = Registry()
-    registry.add(Handler(noop, TYPE))
+    registry = noops()
     before = road.proxy.round_trips
     tick = asyncio.run(timed(road.url(database), registry, budget=BUDGET, **settings))
     assert tick.report.done == jobs, tick

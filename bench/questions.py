@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import clusters
+from .rounds import shown
 
 VERSIONS = ["15", "18"]
 
@@ -129,17 +130,19 @@ def started(programs: Path, major: str) -> Iterator[Server]:
         yield Server(urls, clusters.server_version(urls.format("postgres")), major)
 
 
-def at_least(question: str, goal: float, against: str, ratio: tuple[float, float, float], bound: str = "") -> Verdict:
-    """A ratio (median, least, greatest) that should be at least so much."""
-    low, high = ratio[1:]
-    met = ratio[0] >= goal
-    measured = f"{ratio[0]:.2f} ({low:.2f} to {high:.2f}) {against}"
-    return Verdict(question, f">= {goal:g} {against}", measured, met, "" if met else bound)
+Ratio = tuple[float, float, float]
+"""Of rounds: the median, the least and the greatest."""
 
 
-def at_most(question: str, goal: float, against: str, ratio: tuple[float, float, float], bound: str = "") -> Verdict:
-    """A ratio (median, least, greatest) that should be at most so much."""
-    low, high = ratio[1:]
-    met = ratio[0] <= goal
-    measured = f"{ratio[0]:.2f} ({low:.2f} to {high:.2f}) {against}"
-    return Verdict(question, f"<= {goal:g} {against}", measured, met, "" if met else bound)
+def at_least(question: str, goal: float, against: str, ratio: Ratio, bound: str = "") -> Verdict:
+    """A ratio that should be at least so much."""
+    return _judged(question, f">= {goal:g}", against, ratio, ratio[0] >= goal, bound)
+
+
+def at_most(question: str, goal: float, against: str, ratio: Ratio, bound: str = "") -> Verdict:
+    """A ratio that should be at most so much."""
+    return _judged(question, f"<= {goal:g}", against, ratio, ratio[0] <= goal, bound)
+
+
+def _judged(question: str, goal: str, against: str, ratio: Ratio, met: bool, bound: str) -> Verdict:
+    return Verdict(question, f"{goal} {against}", f"{shown(ratio)} {against}", met, "" if met else bound)

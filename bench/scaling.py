@@ -25,12 +25,13 @@ from psycopg import sql
 
 from tick import database, intake, processor, queue
 from tick.config import Settings
-from tick.handlers import Handler, Registry
+from tick.handlers import Handler
 
 from .dataset import TYPE, Bench, create
 from .proxy import SPAWN
 from .questions import Answer, Question, Server, Verdict, at_most
 from .rounds import Contender, Sample, Series, alternate, shown
+from .ticks import noop, noops
 from .together import WRONG
 
 BUDGET = 300.0
@@ -59,13 +60,8 @@ select count(*) filter (where relkind = 'r'), count(*), sum(pg_relation_size(oid
 """
 
 
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
-
-
 HANDLER: Handler[Any, Any, Any] = Handler(noop, TYPE)
-REGISTRY = Registry()
-REGISTRY.add(HANDLER)
+REGISTRY = noops()
 
 
 class Cost(NamedTuple):

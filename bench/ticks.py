@@ -9,7 +9,20 @@ from unittest.mock import patch
 
 from tick import processor, queue
 from tick.config import Settings
-from tick.handlers import Registry
+from tick.handlers import Handler, Registry
+
+from .dataset import TYPE
+
+
+async def noop(user_id: int, template: str, audience: str) -> None:
+    """A job that is all overhead."""
+
+
+def noops() -> Registry:
+    """A registry with that handler alone."""
+    registry = Registry()
+    registry.add(Handler(noop, TYPE))
+    return registry
 
 
 class Timed(NamedTuple):

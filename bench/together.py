@@ -25,12 +25,12 @@ import psycopg
 
 from tick import processor
 from tick.config import Settings
-from tick.handlers import Handler, Registry
 
-from .dataset import TYPE, Bench
+from .dataset import Bench
 from .proxy import SPAWN
 from .questions import Answer, Question, Server, Verdict, at_least
 from .rounds import Contender, Sample, Series, alternate, line, shown
+from .ticks import noops
 
 GOALS = {2: 1.4, 4: 1.2}
 BUDGET = 300.0
@@ -42,10 +42,6 @@ select wait_event from pg_stat_activity
 """
 WAITED = re.compile(r'\[(\d+)\] LOG: .* still waiting(?:.*\n)+?.*\[\1\] CONTEXT: .* in relation "(\w+)"')
 WRONG = "select count(*) from tick.jobs where status <> 'done' or attempt <> 1"
-
-
-async def noop(user_id: int, template: str, audience: str) -> None:
-    """A job that is all overhead."""
 
 
 class Ticked(NamedTuple):
@@ -60,8 +56,7 @@ class Ticked(NamedTuple):
 
 def ticks_when_told(url: str, orders: Connection) -> None:
     """The work of a process: a tick for each order."""
-    registry = Registry()
-    registry.add(Handler(noop, TYPE))
+    registry = noops()
     settings = Settings(database_url=url, schedules_path=Path("no schedules file"))
     orders.send("ready")
     while orders.recv():

@@ -10,7 +10,7 @@ from typing import Any
 import chancy_jobs  # type: ignore[import-not-found]
 import psycopg
 from chancy import Chancy, Job, Queue, Worker  # type: ignore[import-not-found]
-from protocol import Handled, Options, payload, seconds_until, serve, unsupported  # type: ignore[import-not-found]
+from protocol import Handled, Options, asking, payload, seconds_until, serve, unsupported  # type: ignore[import-not-found]
 
 CONCURRENCY = 100
 """The default of its executor for coroutine functions."""
@@ -66,22 +66,16 @@ async def drain(url: str, options: Options) -> dict[str, Any]:
     chosen = queue(options["config"], options.get("concurrency"))
     # Jobs that run in other processes are not counted here: the database alone says when they are done.
     chancy_jobs.handled = Handled(options["jobs"] if chosen.eager_polling else 0)
-    looking = await psycopg.AsyncConnection.connect(url, autocommit=True)
-
-    async def settled() -> bool:
-        row = await (await looking.execute(SETTLED)).fetchone()
-        return bool(row and row[0])
-
-    started = time.perf_counter()
-    async with application(url) as app:
-        await app.declare(chosen, upsert=True)
-        worker = Worker(app)
-        if options["config"] == "best":
-            # Seconds between two writes of what has ended (https://tkte.ch/chancy/chancy.worker.html).
-            worker.send_outgoing_interval = 0.05
-        async with worker:
-            seconds = await seconds_until(settled, chancy_jobs.handled, started)
-    await looking.close()
+    async with asking(url, SETTLED) as settled:
+        started = time.perf_counter()
+        async with application(url) as app:
+            await app.declare(chosen, upsert=True)
+            worker = Worker(app)
+            if options["config"] == "best":
+                # Seconds between two writes of what has ended (https://tkte.ch/chancy/chancy.worker.html).
+                worker.send_outgoing_interval = 0.05
+            async with worker:
+                seconds = await seconds_until(settled, chancy_jobs.handled, started)
     return {"seconds": seconds, "jobs": options["jobs"]}
 
 

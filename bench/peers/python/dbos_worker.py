@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import sqlalchemy
 from dbos import DBOS, DBOSClient, DBOSConfig  # type: ignore[import-not-found]
-from protocol import Handled, Options, payload, seconds_until, serve, unsupported  # type: ignore[import-not-found]
+from protocol import Handled, Options, asking, payload, seconds_until, serve, unsupported  # type: ignore[import-not-found]
 
 QUEUE = "receipts"
 WORKFLOW = "send_receipt"
@@ -74,20 +74,14 @@ def wanted() -> dict[str, str]:
 async def drain(url: str, options: Options) -> dict[str, Any]:
     """One process until no workflow is enqueued or pending."""
     handled = Handled(options["jobs"])
-    looking = await psycopg.AsyncConnection.connect(url, autocommit=True)
-
-    async def settled() -> bool:
-        row = await (await looking.execute(SETTLED)).fetchone()
-        return bool(row and row[0])
-
-    started = time.perf_counter()
-    launch(url, handled)
-    await DBOS.register_queue_async(
-        QUEUE, worker_concurrency=options.get("concurrency"), polling_interval_sec=POLLING[options["config"]]
-    )
-    seconds = await seconds_until(settled, handled, started)
-    await looking.close()
-    DBOS.destroy()
+    async with asking(url, SETTLED) as settled:
+        started = time.perf_counter()
+        launch(url, handled)
+        await DBOS.register_queue_async(
+            QUEUE, worker_concurrency=options.get("concurrency"), polling_interval_sec=POLLING[options["config"]]
+        )
+        seconds = await seconds_until(settled, handled, started)
+        DBOS.destroy()
     return {"seconds": seconds, "jobs": options["jobs"]}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import procrastinate  # type: ignore[import-not-found]
 import psycopg
-from protocol import Handled, Options, payload, seconds_until, serve  # type: ignore[import-not-found]
+from protocol import Handled, Options, asking, payload, seconds_until, serve  # type: ignore[import-not-found]
 
 CONCURRENCY = {"best": 30, "default": 1}
 """As in https://procrastinate.readthedocs.io/en/stable/howto/production/concurrency.html."""
@@ -49,21 +49,15 @@ async def put(task: Any, jobs: int, sleep: float = 0.0) -> None:
 async def drain(url: str, options: Options) -> dict[str, Any]:
     """One worker until no job is to do or being done."""
     handled = Handled(options["jobs"])
-    looking = await psycopg.AsyncConnection.connect(url, autocommit=True)
-
-    async def settled() -> bool:
-        row = await (await looking.execute(SETTLED)).fetchone()
-        return bool(row and row[0])
-
-    started = time.perf_counter()
-    app, _ = queue(url, handled)
-    async with app.open_async():
-        concurrency = options.get("concurrency") or CONCURRENCY[options["config"]]
-        running = asyncio.create_task(app.run_worker_async(concurrency=concurrency))
-        seconds = await seconds_until(settled, handled, started)
-        running.cancel()
-        await asyncio.wait([running])
-    await looking.close()
+    async with asking(url, SETTLED) as settled:
+        started = time.perf_counter()
+        app, _ = queue(url, handled)
+        async with app.open_async():
+            concurrency = options.get("concurrency") or CONCURRENCY[options["config"]]
+            running = asyncio.create_task(app.run_worker_async(concurrency=concurrency))
+            seconds = await seconds_until(settled, handled, started)
+            running.cancel()
+            await asyncio.wait([running])
     return {"seconds": seconds, "jobs": options["jobs"]}
 
 

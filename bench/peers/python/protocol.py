@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 LOOK_EVERY = 0.003
@@ -55,6 +56,20 @@ class Handled:
         self.left -= 1
         if not self.left:
             self.all.set()
+
+
+@asynccontextmanager
+async def asking(url: str, question: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """What asks the database whether all is settled, over a connection of its own; for peers that come with psycopg."""
+    import psycopg
+
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as looking:
+
+        async def settled() -> bool:
+            row = await (await looking.execute(question)).fetchone()
+            return bool(row and row[0])
+
+        yield settled
 
 
 async def seconds_until(settled: Callable[[], Awaitable[bool]], handled: Handled, started: float) -> float:

@@ -39,8 +39,9 @@ create or replace function tick.free_levels_below(top smallint)
     select priority, run_at, id from levels where id is not null
 $$;
 
--- What a claim may take when it is to be fair (0002 has the one that older versions ask, while this one is rolled out): of each priority the oldest, the oldest of all first, locked. After a claim
--- that has come to (priority, run_at, id) it looks there and below, and everywhere only when that is not enough.
+-- What a claim may take when it is to be fair: of each priority the oldest, the oldest of all first, locked. After a claim
+-- that has come to (priority, run_at, id) it looks there and below, and everywhere only when that is not enough. Older
+-- versions, while this one is rolled out, ask the one of 0002.
 create or replace function tick.fair_share(
     types text[], remaining float8, longest float8, most integer, level smallint, seen_run_at timestamptz, seen_id bigint)
     returns table (id bigint, priority smallint, run_at timestamptz) language plpgsql set plan_cache_mode = force_custom_plan as $$
